@@ -1,0 +1,110 @@
+"""Figures as inline SVG: small, with real text, and safe to put beside others in one page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+from analysis import plots
+from analysis.report.formatting import is_missing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["curve_svg", "glyph", "interval_svg"]
+
+_NUMBER = re.compile(r"-?\d+\.\d{2,}")
+
+
+def curve_svg(curve: Mapping[str, Any], *, name: str) -> Markup:
+    """The curves of one panel; `name` makes the ids of the figure unique in the page."""
+    labels = ", ".join(str(series.get("label")) for series in curve["series"])
+    figure = plots.curve_figure([curve], titles=False)
+    return _inline(figure, name=name, label=f"{curve['title']}: {curve['y_label']} by {curve['x_label']}; {labels}")
+
+
+def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:
+    """The claim's interval and its falsifier's against the threshold."""
+    bars = [_bar("claim", claim)]
+    if isinstance(claim.get("falsifier"), Mapping):
+        bars.append(_bar("falsifier", claim["falsifier"]))
+    direction = str(claim.get("direction"))
+    figure = plots.interval_figure(
+        bars,
+        threshold=None if is_missing(claim.get("threshold")) else claim["threshold"],
+        direction=direction,
+        unit=str(claim.get("unit") or ""),
+        label="largest deviation" if direction == "identity" else "estimate",
+    )
+    return _inline(figure, name=name, label="Estimate and interval of the claim and of its falsifier, with the threshold")
+
+
+def glyph(claim: Mapping[str, Any], *, width: int = 112) -> dict[str, float] | None:
+    """Positions, in pixels, of a small interval drawn beside the numbers; None where there is nothing to draw.
+
+    The threshold is always in the middle, so that a column of glyphs reads as "which side".
+    """
+    if claim.get("direction") not in {"greater", "less"}:
+        return None
+    ends = claim.get("interval")
+    values = [claim.get("estimate"), claim.get("threshold"), *(ends if isinstance(ends, list) else [None, None])]
+    if any(is_missing(value) for value in values):
+        return None
+    estimate, threshold, low, high = (float(value) for value in values)
+    reach = max(abs(low - threshold), abs(high - threshold), abs(estimate - threshold)) or 1.0
+    middle, scale = width / 2, (width / 2 - 7) / reach
+
+    def place(value: float) -> float:
+        return round(middle + (value - threshold) * scale, 1)
+
+    return {"width": width, "middle": middle, "low": place(low), "high": place(high), "estimate": place(estimate)}
+
+
+def _bar(label: str, source: Mapping[str, Any]) -> plots.Bar:
+    estimate, ends = source.get("estimate"), source.get("interval")
+    pair = ends if isinstance(ends, list) and len(ends) == 2 else [None, None]
+    low, high = (None if is_missing(end) else float(end) for end in pair)
+    return plots.Bar(label, None if is_missing(estimate) else float(estimate), low, high)
+
+
+def _inline(figure: Figure, *, name: str, label: str) -> Markup:
+    with plots._style():
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    source = buffer.getvalue()
+    source = source[source.index("<svg") :]
+    source = re.sub(r"<metadata>.*?</metadata>", "", source, flags=re.DOTALL)
+    # A style sheet inside an inline figure would apply to the whole page.
+    source = re.sub(r"<style.*?</style>", "", source, flags=re.DOTALL)
+    source = re.sub(r"<!--.*?-->", "", source, flags=re.DOTALL)
+    source = source.replace("xlink:href=", "href=")
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', source))
+
+    def keep(match: re.Match[str]) -> str:
+        return f' id="{name}-{match[1]}"' if match[1] in used else ""
+
+    source = re.sub(r' id="([^"]*)"', keep, source)
+    source = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", source)
+    source = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", source)
+    source = _outside_text(source)
+    width, height = re.findall(r"[\d.]+", re.search(r'viewBox="([^"]*)"', source)[1])[2:4]  # type: ignore[index]
+    source = re.sub(
+        r"<svg[^>]*>",
+        lambda _: f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}">',
+        source,
+        count=1,
+    )
+    return Markup(re.sub(r"\s*\n\s*", " ", source))
+
+
+def _outside_text(source: str) -> str:
+    """Shorten coordinates to a tenth of a point, but leave what a reader reads alone."""
+    parts = re.split(r"(<text.*?</text>)", source, flags=re.DOTALL)
+    return "".join(
+        part if part.startswith("<text") else _NUMBER.sub(lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), part)
+        for part in parts
+    )

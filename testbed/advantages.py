@@ -1,0 +1,236 @@
+"""From the rewards of a group to the advantages of its responses.
+
+Every estimator maps rewards `(..., P, G)`, P prompts with G responses each after any replica dimensions, to
+advantages of the same shape. All of them are constants for differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from testbed.errors import BatchError
+from testbed.registry import Registry
+
+__all__ = [
+    "SmoothStandardisation",
+    "advantage_names",
+    "advantages",
+    "group_centred",
+    "group_standardised",
+    "leave_one_out",
+    "zero_variance",
+]
+
+advantages: Registry[Callable[..., Any]] = Registry("advantage estimator")
+
+
+def advantage_names() -> list[str]:
+    """Every registered estimator, sorted."""
+    return advantages.names()
+
+
+def zero_variance(rewards: Tensor) -> Tensor:
+    """True for groups whose rewards are all equal, `(..., P)`; compared exactly, not through a rounded variance."""
+    return rewards.amax(-1) == rewards.amin(-1)
+
+
+@advantages.register("group_standardised")
+def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) -> Tensor:
+    """A_i = (R_i - mean R)/(std R + ε), and 0 throughout a group whose rewards are all equal.
+
+    Args:
+        rewards: `(..., P, G)`.
+        ddof: 0 divides the squared deviations by G, 1 by G-1. The papers do not say which; verl, TRL, ms-swift and
+            OpenRLHF use 1. The two differ by the factor √((G-1)/G).
+        epsilon: ε, in units of reward. The papers have none; verl adds 1e-6, TRL 1e-4, OpenRLHF 1e-9.
+
+    Reference: Shao et al., DeepSeekMath, arXiv 2402.03300, section 4.1.2.
+    Departures: a group of equal rewards is recognised exactly, so that a rounded mean cannot become an advantage.
+
+    Raises:
+        BatchError: groups of one response; their standard deviation carries no information.
+
+    Example:
+        >>> group_standardised(torch.tensor([1.0, 0.0])).tolist()
+        [1.0, -1.0]
+        >>> group_standardised(torch.tensor([0.1, 0.1, 0.1])).tolist()
+        [0.0, 0.0, 0.0]
+    """
+    _check_group(rewards, "group_standardised")
+    centred = rewards - rewards.mean(-1, keepdim=True)
+    deviation = rewards.std(-1, correction=ddof, keepdim=True)
+    constant = zero_variance(rewards).unsqueeze(-1)
+    return torch.where(constant, 0.0, centred / (deviation.masked_fill(constant, 1.0) + epsilon))
+
+
+@advantages.register("group_centred")
+def group_centred(rewards: Tensor) -> Tensor:
+    """A_i = R_i - mean R over the group, in units of reward.
+
+    Reference: Liu et al., Understanding R1-Zero-like training, arXiv 2503.20783.
+
+    Example:
+        >>> group_centred(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
+        [0.75, -0.25, -0.25, -0.25]
+    """
+    centred = rewards - rewards.mean(-1, keepdim=True)
+    return centred.masked_fill(zero_variance(rewards).unsqueeze(-1), 0.0)
+
+
+@advantages.register("leave_one_out")
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """A_i = R_i - mean of the other G-1 rewards = (R_i - mean R)·G/(G-1), in units of reward.
+
+    Reference: Ahmadian et al., Back to basics, arXiv 2402.14740 (RLOO).
+
+    Raises:
+        BatchError: groups of one response; there is no other.
+
+    Example:
+        >>> leave_one_out(torch.tensor([1.0, 0.0, 0.0])).tolist()
+        [1.0, -0.5, -0.5]
+    """
+    _check_group(rewards, "leave_one_out")
+    group = rewards.shape[-1]
+    return group_centred(rewards) * (group / (group - 1))
+
+
+@advantages.register("none")
+def raw_rewards(rewards: Tensor) -> Tensor:
+    """A_i = R_i: no baseline."""
+    return rewards
+
+
+@advantages.register("smooth_standardised")
+class SmoothStandardisation:
+    """DCPO's smooth advantage standardisation: this visit's statistics blended with those of all visits so far.
+
+        i = visits to the prompt including this one
+        A_new   = (R - μ_new)/σ_new               over this visit's G rewards
+        A_total = (R - μ_tot)/σ_tot               over all G·i rewards of the prompt
+        SA_new   = ((i-1)/i)·A_new + (1/i)·A_total
+        SA_total = (1/i)·A_new + ((i-1)/i)·A_total
+        A = SA_new where |SA_new| < |SA_total|, else SA_total
+
+    Population statistics throughout; a standardisation with σ = 0 is 0. The first visit is plain group
+    standardisation. When all rewards of a later visit agree but earlier ones did not, every response gets the same
+    advantage A_total/i: the advantages of a group need not sum to zero.
+
+    Reference: Yang et al., DCPO, arXiv 2509.02333v2, eq. 5-7, 29, 30.
+    Departures: none from the paper. The released script does not read the stored statistics back, so that every visit
+        counts as the first, and feeds sample standard deviations into the merge of population ones.
+
+    The state is one (visits, mean, variance) per prompt and replica; `state_dict` and `load_state_dict` carry it
+    through a checkpoint.
+
+    Example:
+        >>> estimator = SmoothStandardisation()
+        >>> estimator(torch.tensor([[0.0, 0.0]])).tolist()
+        [[0.0, 0.0]]
+        >>> estimator(torch.tensor([[1.0, 1.0]])).tolist()  # μ_tot = σ_tot = ½, A_total = 1, i = 2
+        [[0.5, 0.5]]
+    """
+
+    def __init__(self) -> None:
+        self._visits: Tensor | None = None
+        self._mean: Tensor | None = None
+        self._variance: Tensor | None = None
+
+    def __call__(self, rewards: Tensor, prompt_ids: Tensor | None = None) -> Tensor:
+        """Advantages of this visit; also records it.
+
+        Args:
+            rewards: `(..., P, G)`.
+            prompt_ids: int64 `(P,)`, the persistent number of each prompt; `None`: 0..P-1. No id may repeat.
+
+        Raises:
+            BatchError: repeated ids, groups of one response, or replica dimensions that changed between calls.
+        """
+        _check_group(rewards, "smooth_standardised")
+        if prompt_ids is None:
+            prompt_ids = torch.arange(rewards.shape[-2])
+        if prompt_ids.shape != rewards.shape[-2:-1] or len(prompt_ids.unique()) != len(prompt_ids):
+            raise BatchError(
+                f"prompt_ids is {prompt_ids.tolist()[:8]} for rewards of shape {tuple(rewards.shape)}; expected one "
+                "distinct id per prompt. Merge the groups of a prompt that was drawn twice"
+            )
+        self._make_room(rewards, int(prompt_ids.max()) + 1)
+        assert self._visits is not None
+        assert self._mean is not None
+        assert self._variance is not None
+
+        visits = self._visits[..., prompt_ids] + 1
+        old_mean, old_variance = self._mean[..., prompt_ids], self._variance[..., prompt_ids]
+        new_mean, new_variance = rewards.mean(-1), rewards.var(-1, correction=0)
+        new_variance = new_variance.masked_fill(zero_variance(rewards), 0.0)
+        earlier, current = (visits - 1) / visits, 1 / visits
+        total_mean = current * new_mean + earlier * old_mean
+        total_variance = (
+            current * new_variance + earlier * old_variance + current * earlier * (old_mean - new_mean).square()
+        )
+
+        a_new = _standardised(rewards, new_mean, new_variance)
+        a_total = _standardised(rewards, total_mean, total_variance)
+        earlier, current = earlier.unsqueeze(-1), current.unsqueeze(-1)
+        blend_new = earlier * a_new + current * a_total
+        blend_total = current * a_new + earlier * a_total
+
+        self._visits[..., prompt_ids] = visits
+        self._mean[..., prompt_ids] = total_mean
+        self._variance[..., prompt_ids] = total_variance
+        return torch.where(blend_new.abs() < blend_total.abs(), blend_new, blend_total)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of visits, mean and population variance, each `(..., prompts seen)`; empty before the first call."""
+        if self._visits is None or self._mean is None or self._variance is None:
+            return {}
+        return {
+            "visits": self._visits.clone(),
+            "mean": self._mean.clone(),
+            "variance": self._variance.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            BatchError: a key is missing or unknown.
+        """
+        if state and set(state) != {"visits", "mean", "variance"}:
+            raise BatchError(f"state has keys {sorted(state)}; expected visits, mean and variance from state_dict()")
+        self._visits, self._mean, self._variance = (
+            state[name].clone() if state else None for name in ("visits", "mean", "variance")
+        )
+
+    def _make_room(self, rewards: Tensor, prompts: int) -> None:
+        shape = (*rewards.shape[:-2], prompts)
+        if self._visits is None or self._mean is None or self._variance is None:
+            self._visits, self._mean, self._variance = (rewards.new_zeros(shape) for _ in range(3))
+        elif self._visits.shape[:-1] != shape[:-1]:
+            raise BatchError(
+                f"rewards has replica dimensions {tuple(shape[:-1])}; expected {tuple(self._visits.shape[:-1])} as in "
+                "the first call. Use one estimator per run"
+            )
+        elif self._visits.shape[-1] < prompts:
+            grow = (0, prompts - self._visits.shape[-1])
+            self._visits, self._mean, self._variance = (
+                torch.nn.functional.pad(old, grow) for old in (self._visits, self._mean, self._variance)
+            )
+
+
+def _standardised(rewards: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    mean, deviation = mean.unsqueeze(-1), variance.sqrt().unsqueeze(-1)
+    constant = deviation == 0
+    return torch.where(constant, 0.0, (rewards - mean) / deviation.masked_fill(constant, 1.0))
+
+
+def _check_group(rewards: Tensor, name: str) -> None:
+    if rewards.dim() == 0 or rewards.shape[-1] < 2:
+        raise BatchError(
+            f"{name} got groups of one response (rewards of shape {tuple(rewards.shape)}); expected at least two per "
+            "prompt. Raise group_size, or use the 'none' advantage"
+        )

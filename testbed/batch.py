@@ -1,0 +1,230 @@
+"""`TokenBatch`: the one thing every objective reads.
+
+Legend for shapes: `...` any leading replica dimensions (seeds, hyper-parameter settings), `B` sequences, `T` token
+positions. A language-model batch has no leading dimension.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from testbed.errors import BatchError
+
+__all__ = ["MAX_LOG_RATIO", "TokenBatch"]
+
+MAX_LOG_RATIO = 20.0
+"""Token log-ratios are clamped to ±20: exp(20) ≈ 4.9e8 is finite in float32, and beyond it the gradient is zero."""
+
+_TOKEN_FIELDS = (
+    "old_log_probs",
+    "advantages",
+    "entropies",
+    "old_entropies",
+    "sampler_log_probs",
+    "ref_log_probs",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Sampled tokens with what the policies said about them; validated once, at construction.
+
+    Masked positions may hold anything, NaN included: they are overwritten with zeros before any arithmetic, so
+    padding cannot change a value or a gradient. Half-precision inputs are widened to float32, because a ratio of
+    probabilities does not survive eight bits of mantissa.
+
+    Raises:
+        BatchError: shapes differ, the mask is not boolean or marks no token, or a value under the mask is NaN or
+            infinite. The message names the field.
+
+    Example:
+        >>> batch = TokenBatch(
+        ...     log_probs=torch.tensor([[-1.0, -2.0]]),
+        ...     old_log_probs=torch.tensor([[-1.0, -1.0]]),
+        ...     advantages=torch.tensor([0.5]),
+        ...     mask=torch.tensor([[True, True]]),
+        ... )
+        >>> batch.log_ratio.tolist()
+        [[0.0, -1.0]]
+        >>> batch.advantages.tolist()
+        [[0.5, 0.5]]
+    """
+
+    log_probs: Tensor
+    """float `(..., B, T)`: natural log-probability of the sampled token under the current policy; differentiable."""
+    old_log_probs: Tensor
+    """float `(..., B, T)`: the same under the policy in the ratio's denominator; a constant."""
+    advantages: Tensor
+    """float `(..., B, T)`, or `(..., B)` for one value per response; positive pushes the probability up."""
+    mask: Tensor
+    """bool `(..., B, T)`: True where the token belongs to the response."""
+    entropies: Tensor | None = None
+    """float `(..., B, T)`, nats: full-vocabulary entropy of the current policy at the position."""
+    old_entropies: Tensor | None = None
+    """float `(..., B, T)`, nats: the same when the token was sampled."""
+    sampler_log_probs: Tensor | None = None
+    """float `(..., B, T)`: what the sampler itself reported, where it differs from `old_log_probs`."""
+    ref_log_probs: Tensor | None = None
+    """float `(..., B, T)`: log-probability under a frozen reference policy."""
+    token_count: Tensor | int | None = None
+    """Response tokens in the whole optimiser step; `None`: those of this batch. A number or `(...,)`."""
+    sequence_count: Tensor | int | None = None
+    """Non-empty responses in the whole optimiser step; `None`: those of this batch. A number or `(...,)`."""
+
+    def __post_init__(self) -> None:
+        self._check_mask()
+        for name in ("log_probs", *_TOKEN_FIELDS):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, self._checked(name, value))
+
+    # -- derived quantities: one definition each -------------------------------------------------------------
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
+        # Cached, so it must carry its graph even when the first reader is a metric under no_grad.
+        with torch.enable_grad():
+            return (self.log_probs - self.old_log_probs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+    @cached_property
+    def ratio(self) -> Tensor:
+        """R = p / q = exp(z); `(..., B, T)`, 1 where masked."""
+        with torch.enable_grad():
+            return self.log_ratio.exp()
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """n_i: response tokens of each sequence; float `(..., B)`, 0 for an empty response."""
+        return self.mask.sum(-1, dtype=self.log_probs.dtype)
+
+    @cached_property
+    def width(self) -> int:
+        """Columns up to the last response token of any sequence; columns beyond it are padding everywhere."""
+        used = self.mask.reshape(-1, self.mask.shape[-1]).any(0).nonzero()
+        return int(used[-1]) + 1 if used.numel() else self.mask.shape[-1]
+
+    def total_tokens(self) -> Tensor:
+        """N: the denominator of a token mean; `token_count` where given; float `(...,)`."""
+        return self._count(self.token_count, self.lengths.sum(-1))
+
+    def total_sequences(self) -> Tensor:
+        """The denominator of a sequence mean: non-empty responses, or `sequence_count` where given; float `(...,)`."""
+        return self._count(self.sequence_count, (self.lengths > 0).sum(-1, dtype=self.log_probs.dtype))
+
+    def sequence_mean(self, values: Tensor) -> Tensor:
+        """(1/n_i) Σ_t m·v; `(..., B, 1)`, 0 for an empty response. `values` must be 0 where masked."""
+        return (values.sum(-1) / self.lengths.clamp(min=1)).unsqueeze(-1)
+
+    def require(self, *names: str, reason: str) -> None:
+        """Raise a `BatchError` naming the optional fields that are absent and why they are needed."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise BatchError(
+                f"{' and '.join(missing)} missing from the batch; {reason}. "
+                f"Pass {', '.join(f'{name}=(..., B, T)' for name in missing)} to TokenBatch"
+            )
+
+    def with_current(self, log_probs: Tensor, entropies: Tensor | None = None) -> TokenBatch:
+        """The same sampled tokens under another current policy, without validating again.
+
+        This is what an inner training loop changes; the caller vouches for shape and dtype.
+        """
+        other = copy.copy(self)
+        for name in ("log_ratio", "ratio"):
+            other.__dict__.pop(name, None)
+        masked = self._has_padding
+        object.__setattr__(other, "log_probs", log_probs.masked_fill(~self.mask, 0) if masked else log_probs)
+        if entropies is not None:
+            object.__setattr__(other, "entropies", entropies.masked_fill(~self.mask, 0) if masked else entropies)
+        return other
+
+    def trimmed(self) -> TokenBatch:
+        """The batch without the columns that are padding in every sequence.
+
+        Sums over it are bitwise independent of how far a collator padded.
+        """
+        if self.width == self.mask.shape[-1]:
+            return self
+        other = copy.copy(self)
+        for name in ("log_probs", "mask", *_TOKEN_FIELDS):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(other, name, value[..., : self.width])
+        for name in ("log_ratio", "ratio", "lengths", "width"):
+            other.__dict__.pop(name, None)
+        return other
+
+    # -- validation ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _has_padding(self) -> bool:
+        return not bool(self.mask.all())
+
+    def _check_mask(self) -> None:
+        log_probs, mask = self.log_probs, self.mask
+        if not isinstance(log_probs, Tensor) or log_probs.dim() < 2 or not log_probs.is_floating_point():
+            raise BatchError(
+                f"log_probs is {_describe(log_probs)}; expected a floating-point tensor (..., B, T): "
+                "sequences by token positions, after any replica dimensions"
+            )
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise BatchError(
+                f"mask is {_describe(mask)}; expected a bool tensor (..., B, T), True on response tokens. "
+                "Convert a 0/1 mask with mask.bool()"
+            )
+        if mask.shape != log_probs.shape:
+            raise BatchError(
+                f"mask has shape {tuple(mask.shape)}; expected {tuple(log_probs.shape)} as log_probs (..., B, T)"
+            )
+        counted_elsewhere = self.token_count is not None and self.sequence_count is not None
+        if not counted_elsewhere and not bool(mask.flatten(-2).any(-1).all()):
+            raise BatchError(
+                "mask marks no response token in at least one batch; a mean over nothing is not 0. "
+                "Drop the batch, or pass token_count and sequence_count of the whole optimiser step"
+            )
+
+    def _checked(self, name: str, value: Tensor) -> Tensor:
+        expected = self.log_probs.shape
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise BatchError(f"{name} is {_describe(value)}; expected a floating-point tensor (..., B, T)")
+        if name == "advantages" and value.dim() == len(expected) - 1:
+            if value.shape != expected[:-1]:
+                raise BatchError(
+                    f"advantages has shape {tuple(value.shape)}; expected {tuple(expected[:-1])} (one value per "
+                    f"response) or {tuple(expected)} (one per token)"
+                )
+            value = value.unsqueeze(-1).expand(expected)
+        if value.shape != expected:
+            raise BatchError(
+                f"{name} has shape {tuple(value.shape)}; expected {tuple(expected)} as log_probs (..., B, T). "
+                "Are the tokens shifted by one, or the prompt still attached?"
+            )
+        if value.dtype in (torch.float16, torch.bfloat16):
+            value = value.float()
+        if self._has_padding:
+            value = value.masked_fill(~self.mask, 0)
+        if not bool(torch.isfinite(value.detach()).all()):
+            raise BatchError(
+                f"{name} holds NaN or infinity at a response token; expected finite numbers. "
+                "Look for log(0), or for positions the mask should exclude"
+            )
+        return value
+
+    def _count(self, given: Tensor | int | None, own: Tensor) -> Tensor:
+        if given is None:
+            return own
+        if isinstance(given, Tensor):
+            return given.to(own)
+        return torch.full_like(own, given)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,247 @@
+"""One definition per metric: what is measured on a batch, and the glossary of every metric of the project.
+
+A metric without data is NaN. `clip/…` counts tokens whose gradient is zero because of the objective's interval;
+`band/…` counts tokens outside that interval whatever the sign of their advantage. The two are never mixed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from testbed.batch import TokenBatch
+from testbed.errors import ConfigError
+
+__all__ = ["GLOSSARY", "ClipInterval", "MetricInfo", "batch_metrics", "glossary_table", "token_average"]
+
+
+class ClipInterval(NamedTuple):
+    """The ratios an objective leaves alone, as its clip metrics need them.
+
+    Attributes:
+        low, high: the interval as ratios, floats or tensors broadcasting to `(..., B, T)`.
+        ceiling: for A < 0, the ratio above which the gradient is zero as well (dual clip); `None`: no such ratio.
+        ratio: the ratio compared with the interval, `(..., B, T)`; `None`: the token ratio.
+        keeps_gradient: True where tokens outside the interval keep a gradient (GPPO, CE-GPPO, CISPO): nothing is
+            clipped then, and only `band/outside_fraction` says how many tokens left.
+    """
+
+    low: float | Tensor
+    high: float | Tensor
+    ceiling: float | Tensor | None = None
+    ratio: Tensor | None = None
+    keeps_gradient: bool = False
+
+
+class MetricInfo(NamedTuple):
+    """Glossary entry of a metric.
+
+    Attributes:
+        formula: what is computed, over which tokens.
+        unit: its unit, "1" for pure numbers.
+        verl: the same quantity's name in verl 0.9, empty where it has none.
+        trl: the same quantity's name in TRL 1.16, empty where it has none.
+    """
+
+    formula: str
+    unit: str
+    verl: str = ""
+    trl: str = ""
+
+
+GLOSSARY: dict[str, MetricInfo] = {
+    "ratio/mean": MetricInfo("mean of r = p/q over response tokens", "1"),
+    "ratio/min": MetricInfo("smallest r of a response token", "1"),
+    "ratio/max": MetricInfo("largest r of a response token", "1"),
+    "ratio/log_abs_mean": MetricInfo("mean of |log p - log q| over response tokens", "nats"),
+    "ratio/one_fraction": MetricInfo("share of response tokens with r exactly 1", "1"),
+    "clip/high_fraction": MetricInfo(
+        "share of response tokens with A > 0 and r above the interval, gradient therefore 0",
+        "1",
+        trl="clip_ratio/high_mean",
+    ),
+    "clip/low_fraction": MetricInfo(
+        "share of response tokens with A < 0 and r below the interval, gradient therefore 0",
+        "1",
+        trl="clip_ratio/low_mean",
+    ),
+    "clip/ceiling_fraction": MetricInfo(
+        "share of response tokens with A < 0 and r above the dual-clip ceiling, gradient therefore 0",
+        "1",
+        verl="actor/pg_clipfrac_lower",
+    ),
+    "clip/fraction": MetricInfo(
+        "high + low + ceiling: the token clipping ratio (TCR)", "1", trl="clip_ratio/region_mean"
+    ),
+    "clip/gradient_mass_fraction": MetricInfo("Σ |rA| over clipped tokens / Σ |rA| over response tokens", "1"),
+    "band/outside_fraction": MetricInfo("share of response tokens with r outside the interval, whatever A", "1"),
+    "advantage/mean": MetricInfo(
+        "mean of A over response tokens", "reward or standard deviations", verl="critic/advantages/mean"
+    ),
+    "advantage/nonzero_fraction": MetricInfo(
+        "share of non-empty responses with an advantage other than 0: the response utilisation ratio (RUR)",
+        "1",
+    ),
+    "advantage/positive_token_fraction": MetricInfo("share of response tokens with A > 0", "1"),
+    "advantage/positive_loss_fraction": MetricInfo("Σ rA over A > 0 / Σ |rA|, before any clipping", "1"),
+    "entropy/mean": MetricInfo(
+        "mean full-vocabulary entropy at response tokens", "nats", verl="actor/entropy_loss", trl="entropy"
+    ),
+    "entropy/ratio_mean": MetricInfo("mean of H_new/H_old over response tokens with H_old > 0", "1"),
+    "kl/old": MetricInfo(
+        "mean of log q - log p: the k1 estimate of KL(old ‖ current)", "nats per token", verl="actor/ppo_kl"
+    ),
+    "kl/old_k3": MetricInfo("mean of r - 1 - log r: the k3 estimate of KL(old ‖ current)", "nats per token"),
+    "kl/ref": MetricInfo(
+        "mean of e^d - d - 1 with d = log p_ref - log p: the k3 estimate of KL(current ‖ reference)",
+        "nats per token",
+        trl="kl",
+    ),
+    "kl/sampler": MetricInfo(
+        "mean of log p_sampler - log q: the k1 estimate of KL(sampler ‖ old)",
+        "nats per token",
+        verl="rollout_corr/kl",
+    ),
+    "erc/masked_fraction": MetricInfo("share of response tokens whose entropy ratio is outside its band", "1"),
+    "erc/masked_entropy": MetricInfo("mean H_old of the tokens masked by the entropy band", "nats"),
+    "erc/kept_entropy": MetricInfo("mean H_old of the tokens kept by the entropy band", "nats"),
+    "bapo/clip_low": MetricInfo("lower bound of the ratio chosen for this batch", "1"),
+    "bapo/clip_high": MetricInfo("upper bound of the ratio chosen for this batch", "1"),
+    "bapo/positive_fraction": MetricInfo("positive tokens' share of the summed contribution at the chosen bounds", "1"),
+    "exact/return": MetricInfo(
+        "expected reward of the current policy, by dynamic programming, mean over prompts", "reward"
+    ),
+    "exact/regret": MetricInfo("optimum of the environment minus exact/return", "reward"),
+    "exact/success": MetricInfo("probability of a correct response, by dynamic programming, mean over prompts", "1"),
+    "exact/entropy": MetricInfo(
+        "entropy of a whole response, by dynamic programming, mean over prompts", "nats per response"
+    ),
+    "exact/token_entropy": MetricInfo("exact/entropy divided by the expected response length", "nats per token"),
+    "exact/kl_step": MetricInfo(
+        "KL(policy before ‖ policy after) of this iteration's updates, mean over prompts", "nats per response"
+    ),
+    "exact/kl_initial": MetricInfo("KL(current ‖ initial policy), mean over prompts", "nats per response"),
+    "exact/kl_cumulative": MetricInfo("sum of exact/kl_step over the iterations so far", "nats per response"),
+    "exact/tv_step": MetricInfo(
+        "total variation between the policies before and after this iteration's updates, mean over the states visited before",
+        "1",
+    ),
+    "gradient/norm": MetricInfo("Euclidean norm of the gradient of an update, mean over the iteration's updates", "1"),
+    "gradient/norm_max": MetricInfo("largest gradient norm of an update of the iteration", "1"),
+    "reward/mean": MetricInfo(
+        "mean sampled reward of the iteration's rollouts", "reward", verl="critic/score/mean", trl="reward"
+    ),
+    "group/zero_variance_fraction": MetricInfo(
+        "share of groups whose rewards are all equal", "1", trl="frac_reward_zero_std"
+    ),
+}
+"""Every metric of the project: name to formula, unit and the engines' names for the same formula."""
+
+
+def token_average(values: Tensor, batch: TokenBatch) -> Tensor:
+    """Mean of `values` `(..., B, T)` over the batch's own response tokens; NaN without any."""
+    mask = batch.mask
+    return torch.where(mask, values.to(batch.log_probs.dtype), 0).sum((-2, -1)) / mask.sum((-2, -1))
+
+
+def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str, Tensor]:
+    """The metrics every objective reports on a batch; `(...,)` each, NaN where there is no data.
+
+    Args:
+        batch: the tokens.
+        interval: the objective's interval; `None` leaves the clip and band metrics at NaN.
+    """
+    mask, ratio, advantages = batch.mask, batch.ratio.detach(), batch.advantages
+    log_ratio = batch.log_ratio.detach()
+    missing = torch.full_like(batch.lengths.sum(-1), torch.nan)
+    infinity = float("inf")
+
+    pull = ratio * advantages
+    pull_total = pull.abs().sum((-2, -1))
+    non_empty = batch.lengths > 0
+    metrics = {
+        "ratio/mean": token_average(ratio, batch),
+        "ratio/min": ratio.masked_fill(~mask, infinity).amin((-2, -1)),
+        "ratio/max": ratio.masked_fill(~mask, -infinity).amax((-2, -1)),
+        "ratio/log_abs_mean": token_average(log_ratio.abs(), batch),
+        "ratio/one_fraction": token_average(log_ratio == 0, batch),
+        "advantage/mean": token_average(advantages, batch),
+        "advantage/nonzero_fraction": (advantages != 0).any(-1).sum(-1) / non_empty.sum(-1),
+        "advantage/positive_token_fraction": token_average(advantages > 0, batch),
+        "advantage/positive_loss_fraction": pull.clamp(min=0).sum((-2, -1)) / pull_total,
+        "kl/old": token_average(-log_ratio, batch),
+        "kl/old_k3": token_average(ratio - 1 - log_ratio, batch),
+        "entropy/mean": missing,
+        "entropy/ratio_mean": missing,
+        "kl/ref": missing,
+        "kl/sampler": missing,
+    }
+    metrics |= _clip_metrics(batch, interval, ratio, pull, pull_total, missing)
+    if batch.entropies is not None:
+        entropies = batch.entropies.detach()
+        metrics["entropy/mean"] = token_average(entropies, batch)
+        if batch.old_entropies is not None:
+            counted = mask & (batch.old_entropies > 0)
+            quotient = torch.where(counted, entropies / batch.old_entropies.where(counted, torch.ones_like(ratio)), 0)
+            metrics["entropy/ratio_mean"] = quotient.sum((-2, -1)) / counted.sum((-2, -1))
+    if batch.ref_log_probs is not None:
+        difference = batch.ref_log_probs - batch.log_probs.detach()
+        metrics["kl/ref"] = token_average(difference.exp() - difference - 1, batch)
+    if batch.sampler_log_probs is not None:
+        metrics["kl/sampler"] = token_average(batch.sampler_log_probs - batch.old_log_probs, batch)
+    return metrics
+
+
+def _clip_metrics(
+    batch: TokenBatch,
+    interval: ClipInterval | None,
+    ratio: Tensor,
+    pull: Tensor,
+    pull_total: Tensor,
+    missing: Tensor,
+) -> dict[str, Tensor]:
+    names = ("high_fraction", "low_fraction", "ceiling_fraction", "fraction", "gradient_mass_fraction")
+    if interval is None:
+        return {**{f"clip/{name}": missing for name in names}, "band/outside_fraction": missing}
+    compared = ratio if interval.ratio is None else interval.ratio.detach()
+    mask, advantages = batch.mask, batch.advantages
+    above, below = mask & (compared > interval.high), mask & (compared < interval.low)
+    outside = token_average(above | below, batch)
+    if interval.keeps_gradient:
+        above, below = torch.zeros_like(mask), torch.zeros_like(mask)
+    high, low = above & (advantages > 0), below & (advantages < 0)
+    ceiling = torch.zeros_like(mask)
+    if interval.ceiling is not None:
+        ceiling = mask & (advantages < 0) & (compared > interval.ceiling)
+    clipped = high | low | ceiling
+    return {
+        "clip/high_fraction": token_average(high, batch),
+        "clip/low_fraction": token_average(low, batch),
+        "clip/ceiling_fraction": token_average(ceiling, batch),
+        "clip/fraction": token_average(clipped, batch),
+        "clip/gradient_mass_fraction": torch.where(clipped, pull.abs(), 0).sum((-2, -1)) / pull_total,
+        "band/outside_fraction": outside,
+    }
+
+
+def glossary_table() -> str:
+    """The glossary as a Markdown table, one row a metric."""
+    rows = ["| metric | formula | unit | verl | TRL |", "|---|---|---|---|---|"]
+    rows += [
+        f"| `{name}` | {info.formula} | {info.unit} | {info.verl and f'`{info.verl}`'} | {info.trl and f'`{info.trl}`'} |"
+        for name, info in sorted(GLOSSARY.items())
+    ]
+    return "\n".join(rows)
+
+
+def metric_info(name: str) -> MetricInfo:
+    """The glossary entry of `name`.
+
+    Raises:
+        ConfigError: the metric is not in the glossary.
+    """
+    if name not in GLOSSARY:
+        raise ConfigError(f"metric {name!r} is not in the glossary; add its formula to testbed.diagnostics.GLOSSARY")
+    return GLOSSARY[name]

@@ -1,0 +1,53 @@
+"""Every error a user can provoke, each also an instance of the built-in it specialises.
+
+A message says what was given, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BatchError", "ConfigError", "RunExistsError", "TestbedError", "UnknownNameError"]
+
+
+class TestbedError(Exception):
+    """Base class of all errors raised on purpose by this project."""
+
+    # The name starts with "Test": keep pytest from collecting it.
+    __test__ = False
+
+
+class BatchError(TestbedError, ValueError):
+    """Tensors handed to an objective or an estimator do not fit together."""
+
+
+class ConfigError(TestbedError, ValueError):
+    """A setting is out of its range, or two settings contradict each other."""
+
+
+class RunExistsError(TestbedError, FileExistsError):
+    """The output folder already holds another run; nothing was written."""
+
+
+class UnknownNameError(TestbedError, KeyError):
+    """A name is in no registry; the message offers the nearest one.
+
+    >>> str(UnknownNameError("objective", "dpao", ["dapo", "ppo"]))
+    "unknown objective 'dpao'; did you mean 'dapo'? Known: dapo, ppo"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        choices = sorted(known)
+        nearest = difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
+        if not nearest:
+            folded = {choice.lower(): choice for choice in choices}
+            match = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
+            nearest = [folded[match[0]]] if match else []
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        self.message = f"unknown {kind} {name!r}{hint} Known: {', '.join(choices)}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message.
+        return self.message

@@ -1,0 +1,280 @@
+"""What all objectives share: the call, the reduction, and the few helpers their equations are written with."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from testbed.batch import TokenBatch
+from testbed.diagnostics import ClipInterval, batch_metrics
+from testbed.errors import ConfigError
+from testbed.reductions import reductions
+from testbed.registry import Registry, format_call, parse_call
+
+__all__ = [
+    "Hyper",
+    "Objective",
+    "ObjectiveOutput",
+    "check_range",
+    "clipped_surrogate",
+    "gradient_preserving_surrogate",
+    "make_objective",
+    "objective",
+    "registry",
+    "straight_through",
+    "tensor_like",
+]
+
+Hyper = float | Tensor
+"""A hyper-parameter: a float, or a tensor that broadcasts to `(..., 1, 1)`, one value per replica."""
+
+
+class ObjectiveOutput(NamedTuple):
+    """What calling an objective returns.
+
+    Attributes:
+        loss: `(...,)`, to minimise: `output.loss.sum().backward()`.
+        token_loss: `(..., B, T)`, detached, 0 where masked.
+        metrics: name to `(...,)`, detached; NaN where a metric has no data.
+    """
+
+    loss: Tensor
+    token_loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """A per-token loss of a `TokenBatch`, a reduction, and the advantage it is used with.
+
+    Sub-classes are frozen dataclasses whose fields are the paper's hyper-parameters and whose `token_loss` is the
+    paper's equation. No I/O, no globals, no device moves.
+
+    Raises:
+        ConfigError: at construction, when a hyper-parameter is out of its range.
+        UnknownNameError: at construction, when `reduction` is not a registered name.
+    """
+
+    name: ClassVar[str]
+    """The registered name."""
+    advantage: ClassVar[str] = "group_standardised"
+    """The advantage estimator of the paper, a name in `testbed.advantages`."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Optional `TokenBatch` fields without which the objective cannot be evaluated."""
+    needs_whole_batch: ClassVar[bool] = False
+    """True where a statistic of all tokens of the step decides a token's loss: micro-batches then differ."""
+    exact_on_policy: ClassVar[str] = ""
+    """Empty where the gradient at ratio 1 is the exact policy gradient; otherwise the reason why not."""
+
+    reduction: str = "token_mean"
+    """How token losses become one number, a name in `testbed.reductions`."""
+
+    def __post_init__(self) -> None:
+        reductions[self.reduction]
+        self.check()
+
+    def check(self) -> None:
+        """Raise a `ConfigError` for hyper-parameters out of range; the base class has none to check."""
+
+    @abstractmethod
+    def token_loss(self, batch: TokenBatch) -> Tensor:
+        """ℓ: `(..., B, T)`, differentiable in `batch.log_probs`, 0 where masked."""
+
+    def clip_interval(self, batch: TokenBatch) -> ClipInterval | None:
+        """The ratios left alone, for the clip and band metrics; `None` for an objective without an interval."""
+        return None
+
+    def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
+        """Metrics only this objective has; names are in the glossary of `testbed.diagnostics`."""
+        return {}
+
+    def loss(self, batch: TokenBatch) -> Tensor:
+        """The reduced loss `(...,)` alone, for inner loops that record no metrics."""
+        core = batch.trimmed()
+        return self._reduce(self.token_loss(core), core, batch.mask.shape[-1])
+
+    def __call__(self, batch: TokenBatch) -> ObjectiveOutput:
+        core = batch.trimmed()
+        token_loss = self.token_loss(core)
+        padding = batch.mask.shape[-1] - core.mask.shape[-1]
+        with torch.no_grad():
+            metrics = batch_metrics(core, self.clip_interval(core))
+            metrics.update(self.own_metrics(core))
+        return ObjectiveOutput(
+            loss=self._reduce(token_loss, core, batch.mask.shape[-1]),
+            token_loss=torch.nn.functional.pad(token_loss.detach(), (0, padding)),
+            metrics={name: value.detach() for name, value in metrics.items()},
+        )
+
+    def max_length_or(self, padded_width: int) -> float:
+        """The constant of `seq_mean_token_sum_norm`; the padded width unless the objective has its own."""
+        return padded_width
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, the reduction last."""
+        changed = {}
+        for item in sorted(fields(self), key=lambda item: item.name == "reduction"):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor) or value != item.default:
+                changed[item.name] = value
+        return changed
+
+    def label(self) -> str:
+        """`name` or `name(key=value,…)`: what `make_objective` turns back into this object."""
+        described = {
+            key: value.label() if isinstance(value, Objective) else value
+            for key, value in self.hyper_parameters().items()
+        }
+        return format_call(self.name, described)
+
+    def _reduce(self, token_loss: Tensor, batch: TokenBatch, padded_width: int) -> Tensor:
+        return reductions[self.reduction](token_loss, batch, self.max_length_or(padded_width))
+
+
+registry: Registry[type[Objective]] = Registry("objective", package="testbed.objectives")
+
+ObjectiveClass = TypeVar("ObjectiveClass", bound=type[Objective])
+
+
+def objective(name: str) -> Callable[[ObjectiveClass], ObjectiveClass]:
+    """Decorator that registers an objective class under `name`."""
+
+    def file_under(objective_class: ObjectiveClass) -> ObjectiveClass:
+        objective_class.name = name
+        registry.register(name)(objective_class)
+        return objective_class
+
+    return file_under
+
+
+def make_objective(name: str | Objective, **hyper_parameters: Any) -> Objective:
+    """An objective by name, by `name(key=value,…)`, or an objective unchanged.
+
+    Raises:
+        UnknownNameError: no such objective; the message has the nearest name.
+        ConfigError: no such hyper-parameter, or a value out of its range.
+
+    Example:
+        >>> make_objective("dapo", clip_low=0.1).label()
+        'dapo(clip_low=0.1)'
+        >>> make_objective("erc(base=gppo,beta_low=0.1)").label()
+        'erc(base=gppo,beta_low=0.1)'
+    """
+    if isinstance(name, Objective):
+        if hyper_parameters:
+            raise ConfigError(
+                f"hyper-parameters {sorted(hyper_parameters)} given together with the finished objective "
+                f"{name.label()}; pass its name, or use dataclasses.replace"
+            )
+        return name
+    base_name, written = parse_call(name)
+    objective_class = registry[base_name]
+    arguments = {**written, **hyper_parameters}
+    known = [item.name for item in fields(objective_class)]
+    for key in arguments:
+        if key not in known:
+            raise ConfigError(_unknown_hyper_parameter(base_name, key, known))
+    return objective_class(**arguments)
+
+
+def _unknown_hyper_parameter(objective: str, key: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"{objective} has no hyper-parameter {key!r}{hint} It has: {', '.join(known)}"
+
+
+# -- the vocabulary of the equations -------------------------------------------------------------------------------
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, low: Hyper, high: Hyper, ceiling: Hyper | None = None
+) -> Tensor:
+    """-min(rA, clip(r, low, high)·A): the token loss of every hard-clipped objective.
+
+    F = r, and 0 where A > 0 with r > high, where A < 0 with r < low, and where A < 0 with r > ceiling. On a bound the
+    gradient is that of the inside.
+
+    Args:
+        ratio: r, `(..., B, T)`.
+        advantages: A, `(..., B, T)`.
+        low, high: the interval, as ratios (0.8, not 0.2).
+        ceiling: c of the dual clip: for A < 0 the loss is capped at -cA, so its gradient is 0 where r > c.
+    """
+    loss = -torch.minimum(ratio * advantages, clamp(ratio, low, high) * advantages)
+    if ceiling is None:
+        return loss
+    return torch.where(advantages < 0, torch.minimum(loss, -ceiling * advantages), loss)
+
+
+def gradient_preserving_surrogate(
+    batch: TokenBatch, low: Hyper, high: Hyper, *, beta_low: Hyper, beta_high: Hyper, ceiling: Hyper | None
+) -> Tensor:
+    """-rA, with tokens that left the interval in A's direction held at β·bound in value and in gradient weight.
+
+    Args:
+        batch: the tokens.
+        low, high: the interval, as ratios.
+        beta_low, beta_high: coefficient of the tokens below it with A < 0, and above it with A > 0.
+        ceiling: c of the dual clip: for A < 0 the loss is capped at -cA.
+    """
+    ratio, advantages = batch.ratio, batch.advantages
+    unit = straight_through(batch.log_ratio)
+    weight = torch.where((ratio < low) & (advantages < 0), beta_low * low * unit, ratio)
+    weight = torch.where((ratio > high) & (advantages > 0), beta_high * high * unit, weight)
+    loss = -weight * advantages
+    if ceiling is None:
+        return loss
+    return torch.where(advantages < 0, torch.minimum(loss, -ceiling * advantages), loss)
+
+
+def clamp(values: Tensor, low: Hyper, high: Hyper) -> Tensor:
+    """`torch.clamp` for any mix of float and tensor bounds; the gradient passes at equality."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return torch.clamp(values, tensor_like(low, values), tensor_like(high, values))
+    return values.clamp(low, high)
+
+
+def tensor_like(value: Hyper, reference: Tensor) -> Tensor:
+    """A hyper-parameter as a tensor of the dtype and device of `reference`, without a detour through float32."""
+    return torch.as_tensor(value, dtype=reference.dtype, device=reference.device)
+
+
+def straight_through(log_ratio: Tensor) -> Tensor:
+    """exp(z - sg[z]): 1 in value, with the gradient of log p; finite where r/sg[r] would be NaN."""
+    return (log_ratio - log_ratio.detach()).exp()
+
+
+def check_range(
+    owner: str,
+    name: str,
+    value: Hyper | None,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raise a `ConfigError` unless every entry of `value` lies in the interval from `low` to `high`."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+        raise ConfigError(f"{owner}: {name} is {value!r}; expected a number or a tensor that broadcasts to (..., 1, 1)")
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    above = tensor > low if open_low else tensor >= low
+    below = tensor < high if open_high else tensor <= high
+    if not bool((above & below).all()):
+        left, right = (
+            "(" if open_low or math.isinf(low) else "[",
+            ")" if open_high or math.isinf(high) else "]",
+        )
+        raise ConfigError(
+            f"{owner}: {name} is {value if isinstance(value, int | float) else tensor.tolist()}; "
+            f"expected a value in {left}{low}, {high}{right}"
+        )

@@ -1,0 +1,125 @@
+"""Names to classes: discovery by import of a package's files, and the `name(key=value,…)` notation.
+
+A registered item is a file of a package. Nothing else has to be edited when one is added.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from testbed.errors import ConfigError, UnknownNameError
+
+__all__ = ["Registry", "format_call", "parse_call"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named items of one kind, filled by importing every public module of `package`.
+
+    Args:
+        kind: what an item is called in an error message, such as "objective".
+        package: dotted name of the package whose modules register themselves on import.
+            None: items are only those registered explicitly.
+    """
+
+    def __init__(self, kind: str, package: str | None = None) -> None:
+        self.kind = kind
+        self.package = package
+        self._items: dict[str, T] = {}
+        self._discovered = package is None
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files an item under `name`; a second item of that name is an error."""
+
+        def file_under(item: T) -> T:
+            if name in self._items:
+                raise ConfigError(f"{self.kind} {name!r} is registered twice; names are unique, rename one of them")
+            self._items[name] = item
+            return item
+
+        return file_under
+
+    def _discover(self) -> None:
+        if self._discovered or self.package is None:
+            return
+        self._discovered = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+
+    def __getitem__(self, name: str) -> T:
+        self._discover()
+        if name not in self._items:
+            raise UnknownNameError(self.kind, name, self._items)
+        return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._discover()
+        return sorted(self._items)
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `name` or `name(key=value,…)` into the name and its keyword arguments.
+
+    Values are Python literals; a bare word is a string, and a nested `name(…)` stays a string for
+    whoever resolves that key.
+
+    >>> parse_call("erc(base=gppo(clip_low=0.1),beta_low=0.1)")
+    ('erc', {'base': 'gppo(clip_low=0.1)', 'beta_low': 0.1})
+    """
+    text = text.strip()
+    if "(" not in text:
+        return text, {}
+    name, _, rest = text.partition("(")
+    if not rest.endswith(")"):
+        raise ConfigError(f"cannot read {text!r}; expected name or name(key=value,…)")
+    arguments: dict[str, Any] = {}
+    for part in _split_top_level(rest[:-1]):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise ConfigError(f"cannot read {part.strip()!r} in {text!r}; expected key=value, such as clip_low=0.2")
+        arguments[key.strip()] = _literal(value.strip())
+    return name.strip(), arguments
+
+
+def format_call(name: str, arguments: dict[str, Any]) -> str:
+    """The inverse of `parse_call`.
+
+    >>> format_call("dapo", {"clip_low": 0.1})
+    'dapo(clip_low=0.1)'
+    """
+    if not arguments:
+        return name
+    return f"{name}({','.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+def _split_top_level(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    parts.append(text[start:])
+    return [part for part in parts if part.strip()]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
