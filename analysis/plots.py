@@ -6,6 +6,7 @@ A gap in a line is a missing value. matplotlib and seaborn are loaded on first u
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["OKABE_ITO", "Bar", "curve_figure", "interval_figure", "save"]
+__all__ = ["OKABE_ITO", "Bar", "curve_figure", "interval_figure", "save", "svg_source"]
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Seven colours, five dashes, six markers: no two of the first 210 series look alike.
@@ -131,18 +132,30 @@ def interval_figure(
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `figure` in the format of the suffix (.svg, .png, .pdf); equal figures give equal bytes."""
+    """Write `figure` in the format of the suffix (.svg, .png, .pdf); equal figures give equal bytes.
+
+    Raises:
+        ConfigError: another suffix.
+    """
     path = Path(path)
-    if path.suffix not in {".svg", ".png", ".pdf"}:
-        raise ConfigError(f"cannot save a figure as {path.name!r}; expected a name ending in .svg, .png or .pdf")
     undated: dict[str, dict[str, Any]] = {
         ".svg": {"metadata": {"Date": None}},
         ".png": {"dpi": 200},
         ".pdf": {"metadata": {"CreationDate": None}},
     }
+    if path.suffix not in undated:
+        raise ConfigError(f"cannot save a figure as {path.name!r}; expected a name ending in {', '.join(undated)}")
     with _style():
         figure.savefig(path, **undated[path.suffix])
     return path
+
+
+def svg_source(figure: Figure) -> str:
+    """The figure as an SVG document without background or date, its text kept as text."""
+    buffer = io.StringIO()
+    with _style():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -158,6 +158,15 @@ class Automaton:
             return means + self.reward_scale * noise
         return means
 
+    def draw_success(self, states: Tensor, tokens: Tensor, uniforms: Tensor) -> Tensor:
+        """Whether the episodes that end by `(states, tokens)` count as correct, bool `(R, B)`.
+
+        With the uniforms given to `draw_rewards`, a Bernoulli reward whose expectation is the success
+        probability is the success itself.
+        """
+        index = states * self.vocabulary + tokens
+        return uniforms < self.success.flatten(-2).gather(-1, index)
+
     # -- construction --------------------------------------------------------------------------------------
 
     def _check(self) -> tuple[slice, ...]:

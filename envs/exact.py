@@ -53,9 +53,8 @@ class Evaluation:
 
     def __init__(self, spec: Automaton, log_policy: Tensor) -> None:
         self._spec = spec
-        log_policy = _checked(spec, log_policy, "log_policy")
-        # Kept instead of `log_policy` itself, so that a caller may go on to change its table in place.
-        self._policy = log_policy.exp()
+        # The policy is kept and not `log_policy`, so that a caller may go on to change its table in place.
+        log_policy, self._policy = _normalised(spec, log_policy, "log_policy")
         self._state_entropy = _entropy(self._policy, log_policy)
 
     @cached_property
@@ -77,7 +76,8 @@ class Evaluation:
     @cached_property
     def token_entropy(self) -> float | Tensor:
         """Entropy per token, nats, `(R,)`: H(π(·|s)) averaged over the tokens of all responses."""
-        return _number(torch.as_tensor(self.entropy) / torch.as_tensor(self.length))
+        # Both are numbers or both are tensors of one shape.
+        return self.entropy / self.length
 
     @cached_property
     def length(self) -> float | Tensor:
@@ -145,7 +145,7 @@ def evaluate(spec: Automaton, log_policy: Tensor) -> Evaluation:
     (0.5, [0.5, 0.5], 3.0)
     """
     with torch.no_grad():
-        return Evaluation(spec, log_policy.detach())
+        return Evaluation(spec, log_policy)
 
 
 # -- optima ------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def optimum(spec: Automaton, temperature: float = 0.0, reference: Tensor | None 
             )
         return _greedy(spec, most_random=False)
     with torch.no_grad():
-        prior = None if reference is None else _checked(spec, reference.detach(), "reference")
+        prior = None if reference is None else _normalised(spec, reference, "reference")[0]
         shape = spec.replica_shape if prior is None else _joint_shape(spec, prior)
         soft = torch.zeros(*shape, spec.states + 1, dtype=torch.float64)
         log_policy = torch.zeros(*shape, spec.states, spec.vocabulary, dtype=torch.float64)
@@ -294,9 +294,8 @@ def kl(spec: Automaton, log_p: Tensor, log_q: Tensor) -> float | Tensor:
 def kl_per_prompt(spec: Automaton, log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) of whole responses for each prompt, nats, `(R, P)`; see `kl`."""
     with torch.no_grad():
-        log_p = _checked(spec, log_p.detach(), "log_p")
-        log_q = _checked(spec, log_q.detach(), "log_q")
-        policy = log_p.exp()
+        log_p, policy = _normalised(spec, log_p, "log_p")
+        log_q, _ = _normalised(spec, log_q, "log_q")
         # 0 · log(0/q) is 0, also where q is 0 too.
         terms = torch.where(policy > 0, policy * (log_p - log_q), 0.0)
         return _per_prompt(spec, _to_go(spec, policy, terms.sum(-1)))
@@ -312,8 +311,8 @@ def tv(spec: Automaton, log_p: Tensor, log_q: Tensor) -> float | Tensor:
         BatchError: a table has the wrong shape or a row does not sum to one.
     """
     with torch.no_grad():
-        policy = _checked(spec, log_p.detach(), "log_p").exp()
-        other = _checked(spec, log_q.detach(), "log_q").exp()
+        _, policy = _normalised(spec, log_p, "log_p")
+        _, other = _normalised(spec, log_q, "log_q")
         local = (policy - other).abs().sum(-1) / 2
         total = _prompt_mean(spec, _to_go(spec, policy, local))
         length = _prompt_mean(spec, _to_go(spec, policy, torch.ones_like(local)))
@@ -338,7 +337,7 @@ def action_values(spec: Automaton, log_policy: Tensor, *, of: str = "reward") ->
     if of not in ("reward", "success"):
         raise ConfigError(f"action_values: of is {of!r}; expected 'reward' or 'success'")
     with torch.no_grad():
-        policy = _checked(spec, log_policy.detach(), "log_policy").exp()
+        _, policy = _normalised(spec, log_policy, "log_policy")
         return _action_values(spec, policy, spec.rewards if of == "reward" else spec.success)
 
 
@@ -357,7 +356,7 @@ def policy_gradient(spec: Automaton, log_policy: Tensor) -> Tensor:
     [[0.125, 0.125]]
     """
     with torch.no_grad():
-        policy = _checked(spec, log_policy.detach(), "log_policy").exp()
+        _, policy = _normalised(spec, log_policy, "log_policy")
         values = _action_values(spec, policy, spec.rewards)
         return _update(_occupancy(spec, policy), policy, values)
 
@@ -384,8 +383,8 @@ def expected_update(
         BatchError: a table has the wrong shape, a row does not sum to one, or a weight is NaN.
     """
     with torch.no_grad():
-        policy = _checked(spec, log_policy.detach(), "log_policy").exp()
-        visits = policy if behaviour is None else _checked(spec, behaviour.detach(), "behaviour").exp()
+        _, policy = _normalised(spec, log_policy, "log_policy")
+        visits = policy if behaviour is None else _normalised(spec, behaviour, "behaviour")[1]
         weights = _table(spec, weights.detach(), "weights")
         if weights.isnan().any():
             raise BatchError("weights holds NaN; give 0 where the gate is shut")
@@ -547,13 +546,15 @@ def _table(spec: Automaton, table: Tensor, label: str) -> Tensor:
     return table.double()
 
 
-def _checked(spec: Automaton, log_policy: Tensor, label: str) -> Tensor:
-    log_policy = _table(spec, log_policy, label)
-    excess = log_policy.logsumexp(-1).abs().amax()
+def _normalised(spec: Automaton, log_policy: Tensor, label: str) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and probabilities in float64, or an error that names the table."""
+    log_policy = _table(spec, log_policy.detach(), label)
+    policy = log_policy.exp()
+    excess = (policy.sum(-1) - 1).abs().amax()
     # Written so that NaN fails; the slack is for tables that were normalised in float32.
     if not excess <= 1e-4:
         raise BatchError(
-            f"{label} holds a row whose probabilities sum to exp(±{float(excess):.3g}), not 1; "
+            f"{label} holds a row whose probabilities miss a sum of 1 by {float(excess):.3g}; "
             "expected normalised log-probabilities, such as log_softmax of the logits"
         )
-    return log_policy
+    return log_policy, policy

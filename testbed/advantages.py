@@ -96,7 +96,8 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     """
     _check_group(rewards, "leave_one_out")
     group = rewards.shape[-1]
-    return group_centred(rewards) * (group / (group - 1))
+    centred: Tensor = group_centred(rewards)
+    return centred * (group / (group - 1))
 
 
 @advantages.register("none")
@@ -153,7 +154,7 @@ class SmoothStandardisation:
         _check_group(rewards, "smooth_standardised")
         if prompt_ids is None:
             prompt_ids = torch.arange(rewards.shape[-2])
-        if prompt_ids.shape != rewards.shape[-2:-1] or len(prompt_ids.unique()) != len(prompt_ids):
+        if prompt_ids.shape != rewards.shape[-2:-1] or len(set(prompt_ids.tolist())) != len(prompt_ids):
             raise BatchError(
                 f"prompt_ids is {prompt_ids.tolist()[:8]} for rewards of shape {tuple(rewards.shape)}; expected one "
                 "distinct id per prompt. Merge the groups of a prompt that was drawn twice"
@@ -224,7 +225,8 @@ class SmoothStandardisation:
 
 def _standardised(rewards: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     mean, deviation = mean.unsqueeze(-1), variance.sqrt().unsqueeze(-1)
-    constant = deviation == 0
+    # Means merged over visits are rounded: a deviation of that size is no deviation.
+    constant = deviation <= 32 * torch.finfo(rewards.dtype).eps * mean.abs()
     return torch.where(constant, 0.0, (rewards - mean) / deviation.masked_fill(constant, 1.0))
 
 

@@ -9,13 +9,14 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from testbed.errors import ConfigError, UnknownNameError
 
 __all__ = ["Registry", "format_call", "parse_call"]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class Registry(Generic[T]):
@@ -33,13 +34,13 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
         self._discovered = package is None
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """Decorator that files an item under `name`; a second item of that name is an error."""
 
-        def file_under(item: T) -> T:
+        def file_under(item: Item) -> Item:
             if name in self._items:
                 raise ConfigError(f"{self.kind} {name!r} is registered twice; names are unique, rename one of them")
-            self._items[name] = item
+            self._items[name] = cast(T, item)
             return item
 
         return file_under

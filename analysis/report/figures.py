@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,10 @@ from analysis.report.formatting import is_missing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["curve_svg", "glyph", "interval_svg"]
+__all__ = ["GLYPH_WIDTH", "curve_svg", "glyph", "interval_svg"]
+
+GLYPH_WIDTH = 112
+_GLYPH_MARGIN = 6
 
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 
@@ -43,39 +46,60 @@ def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:
     return _inline(figure, name=name, label="Estimate and interval of the claim and of its falsifier, with the threshold")
 
 
-def glyph(claim: Mapping[str, Any], *, width: int = 112) -> dict[str, float] | None:
+def glyph(claim: Mapping[str, Any]) -> dict[str, Any] | None:
     """Positions, in pixels, of a small interval drawn beside the numbers; None where there is nothing to draw.
 
-    The threshold is always in the middle, so that a column of glyphs reads as "which side".
+    The edge of the claimed side is always at the same place, so that a column of glyphs reads as "which side".
     """
-    if claim.get("direction") not in {"greater", "less"}:
+    estimate, threshold, direction = claim.get("estimate"), claim.get("threshold"), claim.get("direction")
+    if is_missing(estimate) or is_missing(threshold):
         return None
-    ends = claim.get("interval")
-    values = [claim.get("estimate"), claim.get("threshold"), *(ends if isinstance(ends, list) else [None, None])]
-    if any(is_missing(value) for value in values):
+    low, high = _ends(claim)
+    points = [float(estimate), *(end for end in (low, high) if end is not None)]
+    edge, half = float(threshold), GLYPH_WIDTH / 2
+    if direction == "identity":
+        # Decades below or above the tolerance; an exact 0 is as far below as can be drawn.
+        if edge <= 0:
+            return None
+        offsets = [math.log10(max(abs(point), 1e-300) / edge) for point in points]
+        offsets = [min(max(offset, -16.0), 16.0) for offset in offsets]
+        reach, claimed, ticks = 16.0, (0.0, half), [half]
+    elif direction in {"equivalence", "equivalent"}:
+        offsets = points
+        reach = max(1.6 * abs(edge), *map(abs, points)) or 1.0
+        inner = abs(edge) / reach * (half - _GLYPH_MARGIN)
+        claimed, ticks = (half - inner, half + inner), [half - inner, half + inner]
+    elif direction in {"greater", "less"}:
+        offsets = [point - edge for point in points]
+        reach, ticks = max(map(abs, offsets)) or 1.0, [half]
+        claimed = (half, float(GLYPH_WIDTH)) if direction == "greater" else (0.0, half)
+    else:
         return None
-    estimate, threshold, low, high = (float(value) for value in values)
-    reach = max(abs(low - threshold), abs(high - threshold), abs(estimate - threshold)) or 1.0
-    middle, scale = width / 2, (width / 2 - 7) / reach
+    places = [round(half + offset / reach * (half - _GLYPH_MARGIN), 1) for offset in offsets]
+    return {
+        "estimate": places[0],
+        "low": min(places),
+        "high": max(places),
+        "claimed_from": round(claimed[0], 1),
+        "claimed_width": round(claimed[1] - claimed[0], 1),
+        "ticks": [round(tick, 1) for tick in ticks],
+    }
 
-    def place(value: float) -> float:
-        return round(middle + (value - threshold) * scale, 1)
 
-    return {"width": width, "middle": middle, "low": place(low), "high": place(high), "estimate": place(estimate)}
+def _ends(source: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    ends = source.get("interval")
+    pair = ends if isinstance(ends, list) and len(ends) == 2 else [None, None]
+    low, high = (None if is_missing(end) else float(end) for end in pair)
+    return low, high
 
 
 def _bar(label: str, source: Mapping[str, Any]) -> plots.Bar:
-    estimate, ends = source.get("estimate"), source.get("interval")
-    pair = ends if isinstance(ends, list) and len(ends) == 2 else [None, None]
-    low, high = (None if is_missing(end) else float(end) for end in pair)
-    return plots.Bar(label, None if is_missing(estimate) else float(estimate), low, high)
+    estimate = source.get("estimate")
+    return plots.Bar(label, None if is_missing(estimate) else float(estimate), *_ends(source))
 
 
 def _inline(figure: Figure, *, name: str, label: str) -> Markup:
-    with plots._style():
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    source = buffer.getvalue()
+    source = plots.svg_source(figure)
     source = source[source.index("<svg") :]
     source = re.sub(r"<metadata>.*?</metadata>", "", source, flags=re.DOTALL)
     # A style sheet inside an inline figure would apply to the whole page.

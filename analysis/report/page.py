@@ -1,0 +1,207 @@
+"""From results.json to report.html: everything the template prints is prepared here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis.report import figures, formatting
+from analysis.report.comparison import compare_runs
+from analysis.report.results import VERDICTS, load_results
+from testbed.errors import ConfigError
+
+__all__ = ["write_report"]
+
+_FOLDER = Path(__file__).parent
+_CLAIMED_SIDE = {
+    "greater": "above {}",
+    "less": "below {}",
+    "equivalence": "between −{0} and +{0}",
+    "equivalent": "between −{0} and +{0}",
+    "identity": "deviation at most {}",
+}
+
+
+def write_report(run_folder: str | Path, against: str | Path | None = None) -> Path:
+    """Write `run_folder`/report.html, one self-contained file, from its results.json.
+
+    Args:
+        run_folder: a folder with results.json.
+        against: an earlier run; the report then opens with the verdicts that moved since.
+
+    Returns:
+        The path of the report. Equal results give equal bytes.
+
+    Raises:
+        ConfigError: one of the folders holds no readable results.
+    """
+    folder = Path(run_folder)
+    results = load_results(folder)
+    comparison = None if against is None else compare_runs(against, folder)
+    page = _environment().get_template("template.html").render(
+        **_view(results), comparison=comparison, name=folder.resolve().name
+    )
+    path = folder / "report.html"
+    # Whole or not at all: a reader never sees half a report.
+    unfinished = path.with_suffix(".html.part")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        css=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        javascript=Markup((_FOLDER / "script.js").read_text(encoding="utf-8")),
+        glyph_width=figures.GLYPH_WIDTH,
+        meanings=VERDICTS,
+    )
+    environment.filters.update(
+        text=formatting.text,
+        duration=formatting.duration,
+        known=lambda verdict: verdict if verdict in VERDICTS else "other",
+    )
+    return environment
+
+
+def _view(results: Mapping[str, Any]) -> dict[str, Any]:
+    anchors: set[str] = set()
+    claims = [_claim(claim, _anchor(str(claim["id"]), anchors)) for claim in results["claims"]]
+    papers: dict[str, list[dict[str, Any]]] = {}
+    for claim in claims:
+        papers.setdefault(claim["paper"], []).append(claim)
+    counts = Counter(claim["verdict"] for claim in claims)
+    verdicts = [*VERDICTS, *sorted(set(counts) - set(VERDICTS))]
+    return {
+        "run": results["run"],
+        "claims": claims,
+        "papers": papers,
+        "verdicts": verdicts,
+        "counts": counts,
+        "paper_counts": {paper: Counter(claim["verdict"] for claim in group) for paper, group in papers.items()},
+        "tiers": sorted({claim["tier"] for claim in claims}),
+        "differing": [claim for claim in claims if claim["differs"]],
+        "unrecorded": [claim for claim in claims if claim["recorded"] is None],
+        "anchors": {claim["id"]: claim["anchor"] for claim in claims},
+    }
+
+
+def _anchor(name: str, taken: set[str]) -> str:
+    base = "claim-" + (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "unnamed")
+    anchor, count = base, 1
+    while anchor in taken:
+        count += 1
+        anchor = f"{base}-{count}"
+    taken.add(anchor)
+    return anchor
+
+
+def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
+    verdict = formatting.text(claim.get("verdict"))
+    recorded = claim.get("recorded")
+    falsifier = claim.get("falsifier")
+    curves = claim.get("curves") or []
+    return {
+        "id": str(claim["id"]),
+        "anchor": anchor,
+        "title": str(claim.get("title") or claim["id"]),
+        "paper": formatting.text(claim.get("paper")),
+        "source": formatting.text(claim.get("source")),
+        "statement": formatting.text(claim.get("statement")),
+        "reason": claim.get("reason"),
+        "verdict": verdict,
+        "recorded": recorded,
+        "differs": recorded is not None and recorded != claim.get("verdict"),
+        "tier": formatting.text(claim.get("tier")),
+        "kind": formatting.text(claim.get("kind")),
+        "scope": formatting.text(claim.get("scope")),
+        "exact": claim.get("kind") == "exact",
+        **_numbers(claim, claim),
+        "claimed": _claimed_side(claim),
+        "seeds": _seeds(claim.get("seeds")),
+        "seconds": claim.get("seconds"),
+        "setting": _setting(claim.get("setting")),
+        "falsifier": None if not isinstance(falsifier, Mapping) else _falsifier(falsifier, claim),
+        "notes": _notes(claim.get("departures")),
+        "reproduce": claim.get("reproduce"),
+        "protocol_hash": claim.get("protocol_hash"),
+        "glyph": figures.glyph(claim),
+        "interval_svg": _interval_figure(claim, anchor),
+        "curves": [
+            {"title": str(curve["title"]), "svg": figures.curve_svg(curve, name=f"{anchor}-c{index}")}
+            for index, curve in enumerate(curves)
+        ],
+    }
+
+
+def _numbers(source: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, str]:
+    ends, level, unit = source.get("interval"), source.get("level", claim.get("level")), claim.get("unit")
+    shown = formatting.interval(ends)
+    width = abs(ends[1] - ends[0]) if ends is not None and shown != formatting.MISSING else None
+    name = "Interval" if formatting.is_missing(level) else f"{100 * float(level):g}\u00a0% interval"
+    return {
+        "estimate": formatting.measured(source.get("estimate"), unit, width=width),
+        "estimate_number": formatting.number(source.get("estimate"), width=width),
+        "interval": shown if shown == formatting.MISSING or not unit else f"{shown}\u00a0{unit}",
+        "interval_number": shown,
+        "interval_name": name,
+        "unit": str(unit or ""),
+    }
+
+
+def _claimed_side(claim: Mapping[str, Any]) -> str:
+    threshold, direction = claim.get("threshold"), str(claim.get("direction"))
+    if formatting.is_missing(threshold):
+        return formatting.MISSING
+    unit = claim.get("unit")
+    return _CLAIMED_SIDE.get(direction, direction + " {}").format(formatting.measured(threshold, unit))
+
+
+def _seeds(seeds: Any) -> str:
+    count = len(seeds) if isinstance(seeds, list) else seeds
+    if formatting.is_missing(count):
+        return formatting.MISSING
+    return f"{count:,}"
+
+
+def _setting(setting: Any) -> dict[str, str]:
+    if isinstance(setting, Mapping):
+        return {str(key).replace("_", " "): formatting.text(value) for key, value in setting.items()}
+    return {} if setting is None else {"setting": formatting.text(setting)}
+
+
+def _falsifier(falsifier: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "description": formatting.text(falsifier.get("description")),
+        "verdict": formatting.text(falsifier.get("verdict")),
+        **_numbers(falsifier, claim),
+    }
+
+
+def _notes(notes: Any) -> list[str]:
+    if notes is None or notes == "":
+        return []
+    return [formatting.text(note) for note in notes] if isinstance(notes, list) else [formatting.text(notes)]
+
+
+def _interval_figure(claim: Mapping[str, Any], anchor: str) -> Markup | None:
+    try:
+        return figures.interval_svg(claim, name=f"{anchor}-i")
+    except ConfigError:
+        # A results file of another version may lack the direction; the numbers are still printed.
+        return None

@@ -1,0 +1,206 @@
+"""The environments by name: what one is, how one is filed, and how a name becomes a spec.
+
+An environment is a frozen dataclass in any file of this package, filed by the decorator `environment`. Its fields
+are its parameters; `automaton()` turns them into the one specification that everything else is derived from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from envs.automaton import Automaton, RewardKind, Tables, table_generator
+from testbed.errors import ConfigError
+from testbed.registry import Registry, parse_call
+
+__all__ = ["ENVIRONMENTS", "Environment", "choice", "env_names", "environment", "make_spec", "real", "whole"]
+
+NAMESPACE = "testbed"
+"""What precedes the slash of a Gymnasium id."""
+
+
+def whole(default: int, *, low: int | None = None, high: int | None = None) -> Any:
+    """A parameter that is a whole number in [low, high]."""
+    return field(default=default, metadata={"kind": "whole", "low": low, "high": high})
+
+
+def real(
+    default: float, *, low: float | None = None, high: float | None = None, exclusive: bool = False
+) -> Any:
+    """A parameter that is a finite number in [low, high], or strictly between them."""
+    return field(
+        default=default, metadata={"kind": "real", "low": low, "high": high, "exclusive": exclusive}
+    )
+
+
+def choice(default: str, options: tuple[str, ...]) -> Any:
+    """A parameter that is one of a few words."""
+    return field(default=default, metadata={"kind": "choice", "options": options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(ABC):
+    """One stress for a policy objective; a subclass says which. Fields are parameters, checked on construction.
+
+    Raises:
+        ConfigError: a parameter has the wrong type or is out of its range; the message names it.
+    """
+
+    name: ClassVar[str]
+    """Short id, such as `RareArm-v1`; set by `environment`."""
+
+    def __post_init__(self) -> None:
+        for parameter in fields(self):
+            _check_parameter(self.name, parameter.name, getattr(self, parameter.name), dict(parameter.metadata))
+        self.check()
+
+    def check(self) -> None:
+        """Conditions that tie several parameters together; nothing unless a subclass has some."""
+
+    @abstractmethod
+    def automaton(self) -> Automaton:
+        """The specification with these parameters; its own tables are those of seed 0."""
+
+    @abstractmethod
+    def draw_tables(self, generator: np.random.Generator) -> Tables:
+        """Rewards, success and initial policy of one seed."""
+
+    def refuse(self, parameter: str, expected: str) -> ConfigError:
+        """The error for a parameter that does not fit the others."""
+        return ConfigError(f"{self.name}: {parameter} is {getattr(self, parameter)!r}; expected {expected}")
+
+    def assemble(
+        self,
+        transitions: Tensor,
+        initial_states: Tensor,
+        *,
+        reward_kind: RewardKind = "deterministic",
+        reward_scale: float = 0.0,
+    ) -> Automaton:
+        """An automaton over these transitions with tables from `draw_tables`."""
+        tables = self.draw_tables(table_generator(0))
+        return Automaton(
+            name=self.name,
+            transitions=transitions,
+            initial_states=initial_states,
+            rewards=tables.rewards,
+            success=tables.success,
+            initial_logits=tables.initial_logits,
+            reward_kind=reward_kind,
+            reward_scale=reward_scale,
+            draw_tables=self.draw_tables,
+            parameters=asdict(self),
+        )
+
+
+ENVIRONMENTS: Registry[type[Environment]] = Registry("environment", "envs")
+"""Every environment class by short id."""
+
+EnvironmentClass = TypeVar("EnvironmentClass", bound=type[Environment])
+
+
+def environment(name: str) -> Callable[[EnvironmentClass], EnvironmentClass]:
+    """Class decorator: file an environment under its short id, here and as `testbed/<name>` with Gymnasium."""
+
+    def file_under(cls: EnvironmentClass) -> EnvironmentClass:
+        cls.name = name
+        ENVIRONMENTS.register(name)(cls)
+        gymnasium.register(
+            id=f"{NAMESPACE}/{name}",
+            entry_point="envs.gym:AutomatonEnv",
+            vector_entry_point="envs.gym:AutomatonVectorEnv",
+            kwargs={"name": name},
+        )
+        return cls
+
+    return file_under
+
+
+def env_names() -> list[str]:
+    """Short ids of all environments, sorted."""
+    return ENVIRONMENTS.names()
+
+
+def make_spec(name: str, **parameters: Any) -> Automaton:
+    """The specification of an environment.
+
+    Args:
+        name: short id (`RareArm-v1`), the same with parameters (`RareArm-v1(arms=10)`), with Gymnasium's
+            namespace (`testbed/RareArm-v1`), or loosely written (`rare-arm`: newest version).
+        parameters: fields of the environment's class.
+
+    Raises:
+        UnknownNameError: no environment has that name; the message offers the nearest.
+        ConfigError: a parameter is unknown (the message offers the nearest), given twice, or out of range.
+
+    >>> make_spec("rare-arm(arms=10)", contexts=2).transitions.shape
+    torch.Size([2, 10])
+    """
+    stem, written = parse_call(name)
+    cls = ENVIRONMENTS[_resolve(stem)]
+    known = [parameter.name for parameter in fields(cls)]
+    for key in (*written, *parameters):
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ConfigError(f"{cls.name} has no parameter {key!r}{hint} Known: {', '.join(known)}")
+        if key in written and key in parameters:
+            raise ConfigError(
+                f"{cls.name}: {key} is given twice, as {written[key]!r} in the name and as {parameters[key]!r}; "
+                "keep one of them"
+            )
+    return cls(**written, **parameters).automaton()
+
+
+def _resolve(name: str) -> str:
+    """The short id meant by a loosely written one; unknown names pass through, for the registry to refuse."""
+    name = name.removeprefix(f"{NAMESPACE}/")
+    if name in ENVIRONMENTS:
+        return name
+    matches = [known for known in env_names() if _fold(name) in (_fold(known), _fold(_unversioned(known)))]
+    return max(matches, key=_version, default=name)
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _unversioned(name: str) -> str:
+    return name.rpartition("-v")[0]
+
+
+def _version(name: str) -> int:
+    return int(name.rpartition("-v")[2])
+
+
+def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any]) -> None:
+    if rule["kind"] == "choice":
+        options = rule["options"]
+        if value not in options:
+            nearest = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"{owner}: {name} is {value!r}; expected one of {', '.join(options)}{hint}")
+        return
+    types: tuple[type, ...] = (int,) if rule["kind"] == "whole" else (int, float)
+    expected = "a whole number" if rule["kind"] == "whole" else "a finite number"
+    low, high, exclusive = rule["low"], rule["high"], rule.get("exclusive", False)
+    if low is not None and high is not None:
+        expected += f" strictly between {low} and {high}" if exclusive else f" in {low}..{high}"
+    elif low is not None:
+        expected += f" above {low}" if exclusive else f" of at least {low}"
+    fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    if fits and low is not None:
+        fits = value > low if exclusive else value >= low  # type: ignore[operator]
+    if fits and high is not None:
+        fits = value < high if exclusive else value <= high  # type: ignore[operator]
+    if not fits:
+        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")

@@ -1,0 +1,86 @@
+"""`Run`: the finished table of a simulation, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from testbed.errors import ConfigError, RunExistsError
+
+__all__ = ["Run", "claim_folder", "environment_facts"]
+
+_TABLE, _FACTS = "table.parquet", "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation measured.
+
+    Attributes:
+        table: one row per objective, replica and recorded step; columns `objective`, `replica`, `seed`, `step`
+            (rollouts so far), `updates` (optimiser steps so far) and one per metric. See the glossary in
+            `testbed.diagnostics` for every metric's formula and unit; a metric without data is NaN.
+        facts: the settings, versions and master seed that produced it.
+    """
+
+    table: pd.DataFrame
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as Parquet and the facts as JSON into the folder `path`.
+
+        Raises:
+            RunExistsError: the folder is not empty; nothing is written.
+        """
+        folder = claim_folder(path)
+        self.table.to_parquet(folder / _TABLE, index=False)
+        (folder / _FACTS).write_text(json.dumps(self.facts, indent=1, default=str) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: the folder does not hold a run.
+        """
+        folder = Path(path)
+        if not (folder / _TABLE).is_file() or not (folder / _FACTS).is_file():
+            raise ConfigError(f"{folder} holds no run; expected {_TABLE} and {_FACTS}, as written by Run.save")
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        return cls(pd.read_parquet(folder / _TABLE), facts)
+
+    def final(self) -> pd.DataFrame:
+        """The rows of the last step."""
+        return self.table[self.table["step"] == self.table["step"].max()]
+
+
+def claim_folder(path: str | Path) -> Path:
+    """Create the folder `path` for a run.
+
+    Raises:
+        RunExistsError: it exists and is not empty.
+    """
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RunExistsError(f"{folder} already holds something; nothing was written. Choose another --out or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def environment_facts() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    packages = ("policy-objective-testbed", "torch", "numpy", "scipy", "gymnasium", "pandas")
+    facts = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in packages:
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts

@@ -1,0 +1,91 @@
+"""What a training run on a toy is made of, validated before the first number is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from testbed.advantages import advantages
+from testbed.errors import ConfigError
+from testbed.simulation.optimisers import optimisers
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The training loop's settings, the same for every replica except where a tensor gives one value each.
+
+    Raises:
+        ConfigError: a setting is out of range or two contradict each other.
+        UnknownNameError: an optimiser or advantage that does not exist.
+    """
+
+    steps: int = 300
+    """Rollouts."""
+    group_size: int = 16
+    """G: responses per prompt and rollout."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    minibatches: int = 1
+    """Parts each pass is split into; every part holds group_size/minibatches responses of every prompt."""
+    learning_rate: float | Tensor = 1.0
+    """Step size in units of the parameters; a tensor `(R,)` gives each replica its own."""
+    optimizer: str = "sgd"
+    """`sgd` or `adam`."""
+    max_grad_norm: float | None = None
+    """Gradient norm above which a replica's gradient is scaled down; None: never."""
+    advantage: str | None = None
+    """Advantage estimator; None: the objective's own."""
+    staleness: int = 0
+    """L: a rollout is drawn by the policy of L rollouts ago, whose log-probabilities are the ratio's denominator."""
+    mismatch: float | None = None
+    """Standard deviation, in nats, of Gaussian noise on the sampler's logits, redrawn every rollout; the ratio's
+    denominator stays the trainer's own recomputation. None: the sampler is exact."""
+    metrics_every: int = 1
+    """Rollouts between two rows of the table; the run itself does not change."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("group_size", 1),
+            ("epochs", 1),
+            ("minibatches", 1),
+            ("staleness", 0),
+            ("metrics_every", 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        rates = self.learning_rate
+        positive = bool((rates > 0).all()) if isinstance(rates, Tensor) else rates > 0
+        if not positive:
+            raise ConfigError(f"learning_rate is {rates}; expected a positive number")
+        for name in ("max_grad_norm", "mismatch"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value!r}; expected a positive number, or None to switch it off")
+        if self.group_size % self.minibatches:
+            raise ConfigError(
+                f"minibatches is {self.minibatches}, which does not divide group_size {self.group_size}; every "
+                "mini-batch takes the same number of responses of each prompt"
+            )
+        optimisers[self.optimizer]
+        if self.advantage is not None:
+            advantages[self.advantage]
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimiser updates per rollout."""
+        return self.epochs * self.minibatches
+
+    def resolve_advantage(self, own: str) -> str:
+        """The estimator's name, given the objective's own; checks that the group is large enough for it."""
+        name = own if self.advantage is None else self.advantage
+        if self.group_size == 1 and name not in ("none", "group_centred"):
+            raise ConfigError(
+                f"group_size is 1 with the {name} advantage, which needs at least 2 responses per prompt; raise "
+                "group_size, or pass advantage='none'"
+            )
+        return name

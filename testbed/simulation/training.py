@@ -1,0 +1,241 @@
+"""The loop: rollout, advantages, inner updates, measurements; every replica at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.automaton import Automaton
+from models.policy import Policy, Samples
+from testbed.advantages import advantages as advantage_estimators
+from testbed.advantages import zero_variance
+from testbed.batch import TokenBatch
+from testbed.diagnostics import batch_metrics
+from testbed.objectives import Objective
+from testbed.simulation.measurement import ExactMeasurement
+from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
+from testbed.simulation.settings import Settings
+from testbed.simulation.streams import UniformStreams
+
+__all__ = ["Training", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured after one rollout and its updates.
+
+    Attributes:
+        step: rollouts so far; 0 is the initial policy.
+        metrics: name to `(R,)`.
+    """
+
+    step: int
+    metrics: dict[str, Tensor]
+
+
+class Training:
+    """One objective on one environment, over replicas.
+
+    Args:
+        objective: what is minimised.
+        spec: the environment with tables `(R, S, V)`, see `Automaton.for_seeds`.
+        policy: the policy that is trained, in place.
+        settings: the loop.
+        seeds: each replica's seed number; replicas of equal seed and environment see the same random numbers.
+        master_seed: changes all of them.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        spec: Automaton,
+        policy: Policy,
+        settings: Settings,
+        seeds: Sequence[int],
+        master_seed: int,
+    ) -> None:
+        self.objective = objective
+        self.spec = spec
+        self.policy = policy
+        self.settings = settings
+        self.largest_log_ratio = 0.0
+        self.updates = 0
+        sequences = spec.prompts * settings.group_size
+        self._shape = (len(seeds), sequences, spec.horizon)
+        self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1))
+        self._initial_states = spec.initial_states.repeat_interleave(settings.group_size)
+        estimator = advantage_estimators[settings.resolve_advantage(objective.advantage)]
+        self._advantages: Callable[[Tensor], Tensor] = estimator() if isinstance(estimator, type) else estimator
+        self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
+        self._needs_entropies = "entropies" in objective.needs
+        self._past: deque[Policy] = deque(maxlen=settings.staleness + 1)
+        self._noise = (
+            UniformStreams(master_seed, seeds, spec.states * spec.vocabulary, purpose=1) if settings.mismatch else None
+        )
+        self._parts = [_part(spec.prompts, settings, index) for index in range(settings.minibatches)]
+
+    def run(self) -> Iterator[Row | None]:
+        """Train; yields one item per rollout, a `Row` where one is due, after a first row for the initial policy."""
+        measure = ExactMeasurement(self.spec, self.policy)
+        yield Row(0, measure.after(self.policy, every_step=True))
+        every = self.settings.metrics_every
+        for step in range(1, self.settings.steps + 1):
+            due = step % every == 0 or step == self.settings.steps
+            if due:
+                measure.before(self.policy)
+            sampled = self._iterate(record=due)
+            yield Row(step, sampled | measure.after(self.policy, every_step=every == 1)) if due else None
+
+    # -- one rollout and its updates -------------------------------------------------------------------------
+
+    def _iterate(self, *, record: bool) -> dict[str, Tensor]:
+        replicas, sequences, horizon = self._shape
+        uniforms = self._uniforms.next()
+        samples, sampler_log_probs = self._rollout(uniforms[:, : sequences * horizon].view(self._shape))
+        rewards = self.spec.draw_rewards(
+            samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :]
+        ).to(samples.log_probs.dtype)
+        groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
+        advantages = self._advantages(groups).view(replicas, sequences)
+
+        batches = [
+            (
+                part_samples := _take_sequences(samples, part),
+                TokenBatch(
+                    log_probs=part_samples.log_probs,
+                    old_log_probs=part_samples.log_probs,
+                    advantages=advantages if part is None else advantages[:, part],
+                    mask=part_samples.mask,
+                    entropies=part_samples.entropies,
+                    old_entropies=part_samples.entropies,
+                    sampler_log_probs=_columns(sampler_log_probs, part),
+                ),
+            )
+            for part in self._parts
+        ]
+        recorder = _UpdateRecorder(self.settings) if record else None
+        for _ in range(self.settings.epochs):
+            for part_samples, batch in batches:
+                self._update(part_samples, batch, recorder)
+        if recorder is None:
+            return {}
+        return recorder.means() | {
+            "reward/mean": rewards.mean(-1),
+            "group/zero_variance_fraction": zero_variance(groups).to(rewards.dtype).mean(-1),
+        }
+
+    def _rollout(self, uniforms: Tensor) -> tuple[Samples, Tensor | None]:
+        entropies = self._needs_entropies
+        if self.settings.staleness:
+            self._past.append(self.policy.snapshot())
+        trainer = self._past[0] if self.settings.staleness else self.policy
+        if self._noise is None:
+            return trainer.sample(self._initial_states, self.spec.step, uniforms, entropies=entropies), None
+        assert self.settings.mismatch is not None
+        sampler = trainer.snapshot()
+        for parameter in sampler.parameters:
+            noise = torch.special.ndtri(self._noise.next().clamp(1e-12, 1 - 1e-12)).view_as(parameter)
+            parameter.add_(noise.to(parameter.dtype), alpha=self.settings.mismatch)
+        drawn = sampler.sample(self._initial_states, self.spec.step, uniforms, entropies=entropies)
+        log_probs, recomputed = trainer.evaluate(drawn, entropies=entropies)
+        samples = Samples(
+            drawn.states,
+            drawn.tokens,
+            drawn.mask,
+            log_probs,
+            recomputed,
+            drawn.final_states,
+            drawn.final_tokens,
+        )
+        return samples, drawn.log_probs
+
+    def _update(self, samples: Samples, batch: TokenBatch, recorder: _UpdateRecorder | None) -> None:
+        log_probs, entropies = self.policy.evaluate(samples, entropies=self._needs_entropies)
+        log_probs = log_probs.detach().requires_grad_()
+        inputs = [log_probs]
+        if entropies is not None:
+            inputs.append(entropies.detach().requires_grad_())
+        current = batch.with_current(*inputs)
+        loss = self.objective.loss(current)
+        weights = torch.autograd.grad(loss.sum(), inputs, allow_unused=True, materialize_grads=False)
+        log_prob_weights = torch.zeros_like(log_probs) if weights[0] is None else weights[0]
+        gradients = self.policy.gradient(samples, log_prob_weights, weights[1] if len(weights) > 1 else None)
+        norm = None
+        if recorder is not None or self.settings.max_grad_norm is not None:
+            norm = gradient_norm(gradients)
+        if self.settings.max_grad_norm is not None:
+            assert norm is not None
+            gradients = clip_by_norm(gradients, norm, self.settings.max_grad_norm)
+        if recorder is not None:
+            assert norm is not None
+            with torch.no_grad():
+                recorder.add(self.objective, current, norm)
+                self.largest_log_ratio = max(self.largest_log_ratio, float(current.log_ratio.abs().max()))
+        self._optimiser.step(gradients)
+        self.updates += 1
+
+
+class _UpdateRecorder:
+    """Averages sampled metrics over an iteration's updates.
+
+    The first pass after a fresh rollout is left out where there is another one: all its ratios are 1 by construction,
+    and counting it would dilute every clip share.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        fresh = settings.staleness == 0 and settings.updates_per_step > 1
+        self._skip = 1 if fresh else 0
+        self._seen = 0
+        self._sums: dict[str, Tensor] = {}
+        self._norms: list[Tensor] = []
+
+    def add(self, objective: Objective, batch: TokenBatch, norm: Tensor) -> None:
+        self._norms.append(norm)
+        self._seen += 1
+        if self._seen <= self._skip:
+            return
+        metrics = batch_metrics(batch, objective.clip_interval(batch))
+        metrics.update(objective.own_metrics(batch))
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def means(self) -> dict[str, Tensor]:
+        counted = self._seen - self._skip
+        norms = torch.stack(self._norms)
+        return {name: total.detach() / counted for name, total in self._sums.items()} | {
+            "gradient/norm": norms.mean(0),
+            "gradient/norm_max": norms.amax(0),
+        }
+
+
+def _part(prompts: int, settings: Settings, index: int) -> Tensor | None:
+    """The sequences of mini-batch `index`, or `None` for all of them."""
+    if settings.minibatches == 1:
+        return None
+    size = settings.group_size // settings.minibatches
+    within = torch.arange(index * size, (index + 1) * size)
+    return (torch.arange(prompts).unsqueeze(-1) * settings.group_size + within).flatten()
+
+
+def _take_sequences(samples: Samples, part: Tensor | None) -> Samples:
+    if part is None:
+        return samples
+    return Samples(
+        **{
+            name: value if value is None else value[:, part]
+            for name, value in _fields(samples).items()
+        }
+    )
+
+
+def _fields(samples: Samples) -> dict[str, Any]:
+    return {name: getattr(samples, name) for name in samples.__dataclass_fields__}
+
+
+def _columns(values: Tensor | None, part: Tensor | None) -> Tensor | None:
+    return values if values is None or part is None else values[:, part]
