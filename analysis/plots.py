@@ -30,6 +30,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 # Seven colours, five dashes, six markers: no two of the first 210 series look alike.
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _INK, _QUIET, _CLAIMED = "#1d2329", "#5b6570", "#e4eef6"
 _DIRECTIONS = ("greater", "less", "equivalence", "equivalent", "identity")
 
@@ -114,11 +115,18 @@ def interval_figure(
     limit = math.nan if threshold is None else float(threshold)
     logarithmic = direction == "identity"
     with _style():
-        figure = _new_figure(width=4.4, height=0.95 + 0.34 * len(bars))
+        figure = _new_figure(width=3.9, height=0.95 + 0.34 * len(bars))
         axes = figure.subplots()
         left, right = _limits(bars, limit, direction)
         if logarithmic:
             axes.set_xscale("log")
+            # Plain text: the axis' own labels are formulas, which are switched off.
+            axes.xaxis.set_major_formatter(
+                lambda value, _: f"10{str(round(math.log10(value))).translate(_SUPERSCRIPTS)}"
+            )
+            axes.minorticks_off()
+        if not _numbers(bars) and not math.isfinite(limit):
+            axes.set_xticks([])
         axes.set_xlim(left, right)
         axes.set_ylim(len(bars) - 0.4, -0.6)
         _draw_threshold(axes, limit, direction, left, right)
@@ -163,7 +171,7 @@ def _style() -> Iterator[None]:
     import matplotlib
     import seaborn
 
-    settings = {
+    settings: dict[str, Any] = {
         "font.size": 9,
         "axes.labelsize": 9,
         "axes.titlesize": 9.5,
@@ -192,7 +200,7 @@ def _style() -> Iterator[None]:
         "svg.hashsalt": "testbed",
         "text.parse_math": False,
     }
-    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **settings}):
+    with matplotlib.rc_context(seaborn.axes_style("ticks") | settings):
         yield
 
 
@@ -252,9 +260,10 @@ def _limits(bars: Sequence[Bar], limit: float, direction: str) -> tuple[float, f
         positive = [abs(value) for value in [*_numbers(bars), limit] if math.isfinite(value) and value != 0]
         if not positive:
             return 1e-16, 1.0
-        return 10.0 ** (math.floor(math.log10(min(positive))) - 1), 10.0 ** (
-            math.ceil(math.log10(max(positive))) + 1
-        )
+        # Room on the left for the arrow that stands for an exact 0.
+        room = 4 if any(value == 0 for value in _numbers(bars)) else 1
+        first, last = math.floor(math.log10(min(positive))) - room, math.ceil(math.log10(max(positive))) + 1
+        return 10.0**first, 10.0**last
     symmetric = [limit, -limit] if direction.startswith("equiv") else [limit]
     shown = [value for value in [*_numbers(bars), *symmetric] if math.isfinite(value)]
     if not shown:
@@ -293,9 +302,7 @@ def _draw_threshold(axes: Axes, limit: float, direction: str, left: float, right
 def _draw_bar(axes: Axes, bar: Bar, row: int, *, floor: float | None) -> None:
     colour, marker = OKABE_ITO[row % len(OKABE_ITO)], ("o", "D", "s", "^")[row % 4]
     if bar.estimate is None or not math.isfinite(bar.estimate):
-        axes.text(
-            0.5, row, "missing", transform=axes.get_yaxis_transform(), ha="center", va="center", color=_QUIET
-        )
+        axes.text(0.5, row, "missing", transform=axes.get_yaxis_transform(), ha="center", va="center", color=_QUIET)
         return
     if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
         style = "-" if row == 0 else (0, (4, 1.4))

@@ -10,9 +10,10 @@ Legend for shapes: `R` any leading replica dimensions, `S` states, `V` vocabular
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -81,6 +82,10 @@ class Automaton:
     """Redraws what is random in this environment (`None`: nothing is); see `for_seeds`."""
     parameters: dict[str, object] = field(default_factory=dict)
     """Every parameter `make_spec` built this from, for records and messages."""
+    prompt_texts: tuple[str, ...] = ()
+    """What a language model reads for each prompt; empty where a prompt is nothing but its number."""
+    token_texts: tuple[str, ...] = ()
+    """How each token is written; empty where a token is nothing but its number."""
     layers: tuple[slice, ...] = field(init=False)
     """Slices of the states by depth; filled in by the constructor from the transitions."""
 
@@ -145,7 +150,8 @@ class Automaton:
         """Rewards of the terminal transitions `(states, tokens)`.
 
         Args:
-            states, tokens: int64 `(R, B)`, the last state and token of each episode.
+            states: int64 `(R, B)`, the last state of each episode.
+            tokens: int64 `(R, B)`, the last token.
             uniforms: float `(R, B)` in [0, 1), the only randomness used.
         """
         index = states * self.vocabulary + tokens
@@ -190,6 +196,20 @@ class Automaton:
                 f"{self.name}: initial_states has shape {tuple(initial.shape)} and dtype {initial.dtype}; "
                 "expected int64 (prompts,) with at least one prompt"
             )
+        outside = (initial < 0) | (initial >= states)
+        if outside.any():
+            prompt = int(outside.nonzero()[0])
+            raise ConfigError(
+                f"{self.name}: initial_states[{prompt}] is {int(initial[prompt])}; expected a state in 0..{states - 1}"
+            )
+        if self.reward_kind not in get_args(RewardKind):
+            raise ConfigError(
+                f"{self.name}: reward_kind is {self.reward_kind!r}; expected one of {', '.join(get_args(RewardKind))}"
+            )
+        if not (math.isfinite(self.reward_scale) and self.reward_scale >= 0):
+            raise ConfigError(
+                f"{self.name}: reward_scale is {self.reward_scale}; expected a finite number of at least 0"
+            )
         for label, table in (
             ("rewards", self.rewards),
             ("success", self.success),
@@ -208,6 +228,12 @@ class Automaton:
             raise ConfigError(
                 f"{self.name}: rewards holds a value outside [0, 1]; a Bernoulli reward's expectation is a probability"
             )
+        for label, texts, count in (
+            ("prompt_texts", self.prompt_texts, self.prompts),
+            ("token_texts", self.token_texts, self.vocabulary),
+        ):
+            if texts and len(texts) != count:
+                raise ConfigError(f"{self.name}: {label} has {len(texts)} entries; expected {count} or none")
         return self._find_layers()
 
     def _find_layers(self) -> tuple[slice, ...]:
@@ -217,9 +243,7 @@ class Automaton:
         layers: list[slice] = []
         start = 0
         while frontier.numel():
-            if (depth[frontier] >= 0).any() or not torch.equal(
-                frontier, torch.arange(start, start + frontier.numel())
-            ):
+            if (depth[frontier] >= 0).any() or not torch.equal(frontier, torch.arange(start, start + frontier.numel())):
                 raise ConfigError(
                     f"{self.name}: transitions must lead from layer to layer and states must be numbered by depth; "
                     f"layer {len(layers)} reaches states {frontier.tolist()[:8]}, expected a block from {start}. "
@@ -251,7 +275,7 @@ class Ending(NamedTuple):
 class Unfolded:
     """The tables `unfold` found; the fields are those of `Automaton`."""
 
-    keys: tuple[Hashable, ...]
+    keys: tuple[Any, ...]
     """The description of every state, in the order of their numbers."""
     transitions: Tensor
     """int64 `(S, V)`."""
@@ -264,7 +288,7 @@ class Unfolded:
 
 
 def unfold(
-    prompts: Sequence[Hashable], vocabulary: int, step: Callable[[Hashable, int, int], Hashable | Ending]
+    prompts: Sequence[Hashable], vocabulary: int, step: Callable[[Any, int, int], Hashable | Ending]
 ) -> Unfolded:
     """Number the states that a description reaches, layer by layer.
 
@@ -294,9 +318,7 @@ def unfold(
             row = [step(key, token, depth) for token in range(vocabulary)]
             transitions.append(
                 [
-                    TERMINAL
-                    if isinstance(entry, Ending)
-                    else len(keys) + following.setdefault(entry, len(following))
+                    TERMINAL if isinstance(entry, Ending) else len(keys) + following.setdefault(entry, len(following))
                     for entry in row
                 ]
             )

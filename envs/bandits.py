@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from envs.starting_policy import STARTING_POLICIES, StartingPolicy
 
 __all__ = ["DifficultyMixture", "MultiCorrectBandit", "NeedleBandit", "NullBandit", "RareArm"]
 
-NOISY_REWARDS: tuple[RewardKind, ...] = ("bernoulli", "gaussian")
-REWARDS: tuple[RewardKind, ...] = ("bernoulli", "gaussian", "deterministic")
+NOISY_REWARDS = ("bernoulli", "gaussian")
+REWARDS = ("bernoulli", "gaussian", "deterministic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,13 @@ class _Bandit(Environment, ABC):
     """Number of arms K."""
     contexts: int = whole(16, low=1)
     """Number of contexts, each a prompt with its own arms."""
-    reward: RewardKind = choice("deterministic", REWARDS)
+    reward: str = choice("deterministic", REWARDS)
     """How a reward scatters around its expectation."""
     noise: float = real(1.0, low=0.0)
     """Standard deviation of a `gaussian` reward."""
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reward == "bernoulli":
             for parameter in self.reward_parameters():
                 if not 0 <= getattr(self, parameter) <= 1:
@@ -48,17 +50,14 @@ class _Bandit(Environment, ABC):
         return self.assemble(
             torch.full((self.contexts, self.arms), TERMINAL),
             torch.arange(self.contexts),
-            reward_kind=self.reward,
+            reward_kind=cast(RewardKind, self.reward),
             reward_scale=self.noise if self.reward == "gaussian" else 0.0,
         )
 
     def one_arm_each(self, generator: np.random.Generator) -> Tensor:
-        """bool `(contexts, arms)`: one random arm per context."""
-        chosen = torch.zeros(self.contexts, self.arms, dtype=torch.bool)
-        chosen[torch.arange(self.contexts), torch.from_numpy(generator.integers(self.arms, size=self.contexts))] = (
-            True
-        )
-        return chosen
+        """One random arm per context, as a mask: bool `(contexts, arms)`."""
+        chosen = generator.integers(self.arms, size=(self.contexts, 1))
+        return torch.from_numpy(np.arange(self.arms) == chosen)
 
 
 @environment("NullBandit-v1")
@@ -104,7 +103,7 @@ class NullBandit(_Bandit, StartingPolicy):
 
     contexts: int = whole(8, low=1)
     """Number of contexts, each a prompt with its own arms."""
-    reward: RewardKind = choice("bernoulli", NOISY_REWARDS)
+    reward: str = choice("bernoulli", NOISY_REWARDS)
     """How a reward scatters around 1/2; without scatter there would be no advantage at all."""
     noise: float = real(0.5, low=0.0)
     """Standard deviation of a `gaussian` reward; 0.5 is that of the coin."""
@@ -163,9 +162,11 @@ class NeedleBandit(_Bandit):
     * v1: first version.
     """
 
+    small: ClassVar[dict[str, Any]] = {"arms": 6, "contexts": 3, "decoys": 2, "decoy_gap": 0.25, "decoy_logit": 1.0}
+
     contexts: int = whole(8, low=1)
     """Number of contexts, each a prompt with its own needle."""
-    reward: RewardKind = choice("bernoulli", REWARDS)
+    reward: str = choice("bernoulli", REWARDS)
     """How a reward scatters around its expectation."""
     base: float = real(0.25)
     """Expected reward of an ordinary arm."""
@@ -180,12 +181,12 @@ class NeedleBandit(_Bandit):
     decoy_logit: float = real(0.0)
     """Initial logit of a decoy minus that of an ordinary arm."""
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.decoys >= self.arms:
             raise self.refuse("decoys", f"fewer than the {self.arms} arms, one of which is the needle")
         if self.decoy_gap >= self.gap:
             raise self.refuse("decoy_gap", f"less than the needle's gap of {self.gap}")
-        super().check()
         if self.reward == "bernoulli" and self.base + self.gap > 1:
             raise self.refuse("gap", f"base + gap of at most 1 for a bernoulli reward; base is {self.base}")
 
@@ -253,12 +254,12 @@ class MultiCorrectBandit(_Bandit, StartingPolicy):
         """Number of correct arms in each context."""
         return max(1, round(self.fraction * self.arms))
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.correct_arms >= self.arms:
             raise self.refuse("fraction", f"one that leaves at least one of the {self.arms} arms wrong")
         if self.wrong_reward >= self.correct_reward:
             raise self.refuse("wrong_reward", f"less than the correct_reward of {self.correct_reward}")
-        super().check()
 
     def reward_parameters(self) -> tuple[str, ...]:
         return ("correct_reward", "wrong_reward")
@@ -312,7 +313,7 @@ class RareArm(_Bandit, StartingPolicy):
     * v1: first version.
     """
 
-    reward: RewardKind = choice("bernoulli", REWARDS)
+    reward: str = choice("bernoulli", REWARDS)
     """How a reward scatters around its expectation; without scatter nothing moves until the rare arm is drawn."""
     rare_probability: float = real(1e-2, low=0.0, high=1.0, exclusive=True)
     """Initial probability of the rare arm, q."""
@@ -321,10 +322,10 @@ class RareArm(_Bandit, StartingPolicy):
     common_reward: float = real(0.2)
     """Expected reward of every other arm."""
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.common_reward >= self.rare_reward:
             raise self.refuse("common_reward", f"less than the rare_reward of {self.rare_reward}")
-        super().check()
 
     def reward_parameters(self) -> tuple[str, ...]:
         return ("rare_reward", "common_reward")
@@ -344,8 +345,8 @@ class DifficultyMixture(_Bandit):
     """Prompts from hopeless to trivial: the initial success rate of each is drawn from Beta(a, b).
 
     ## Description
-    Each prompt has one right arm. Its initial probability p is a draw from Beta(a, b), new for every prompt and seed; the
-    wrong arms share the rest equally.
+    Each prompt has one right arm. Its initial probability p is a draw from Beta(a, b), new for every prompt and seed;
+    the wrong arms share the rest equally.
 
     ## Action Space
     `Discrete(arms)`: the arm.

@@ -33,13 +33,9 @@ def whole(default: int, *, low: int | None = None, high: int | None = None) -> A
     return field(default=default, metadata={"kind": "whole", "low": low, "high": high})
 
 
-def real(
-    default: float, *, low: float | None = None, high: float | None = None, exclusive: bool = False
-) -> Any:
+def real(default: float, *, low: float | None = None, high: float | None = None, exclusive: bool = False) -> Any:
     """A parameter that is a finite number in [low, high], or strictly between them."""
-    return field(
-        default=default, metadata={"kind": "real", "low": low, "high": high, "exclusive": exclusive}
-    )
+    return field(default=default, metadata={"kind": "real", "low": low, "high": high, "exclusive": exclusive})
 
 
 def choice(default: str, options: tuple[str, ...]) -> Any:
@@ -51,20 +47,20 @@ def choice(default: str, options: tuple[str, ...]) -> Any:
 class Environment(ABC):
     """One stress for a policy objective; a subclass says which. Fields are parameters, checked on construction.
 
+    A subclass adds conditions that tie several parameters together in its `__post_init__`.
+
     Raises:
         ConfigError: a parameter has the wrong type or is out of its range; the message names it.
     """
 
     name: ClassVar[str]
     """Short id, such as `RareArm-v1`; set by `environment`."""
+    small: ClassVar[dict[str, Any]] = {}
+    """Parameters of a version with at most a few thousand responses, which the conformance tests enumerate."""
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
             _check_parameter(self.name, parameter.name, getattr(self, parameter.name), dict(parameter.metadata))
-        self.check()
-
-    def check(self) -> None:
-        """Conditions that tie several parameters together; nothing unless a subclass has some."""
 
     @abstractmethod
     def automaton(self) -> Automaton:
@@ -85,6 +81,8 @@ class Environment(ABC):
         *,
         reward_kind: RewardKind = "deterministic",
         reward_scale: float = 0.0,
+        prompt_texts: tuple[str, ...] = (),
+        token_texts: tuple[str, ...] = (),
     ) -> Automaton:
         """An automaton over these transitions with tables from `draw_tables`."""
         tables = self.draw_tables(table_generator(0))
@@ -99,6 +97,8 @@ class Environment(ABC):
             reward_scale=reward_scale,
             draw_tables=self.draw_tables,
             parameters=asdict(self),
+            prompt_texts=prompt_texts,
+            token_texts=token_texts,
         )
 
 
@@ -199,8 +199,8 @@ def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any])
         expected += f" above {low}" if exclusive else f" of at least {low}"
     fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
     if fits and low is not None:
-        fits = value > low if exclusive else value >= low  # type: ignore[operator]
+        fits = value > low if exclusive else value >= low
     if fits and high is not None:
-        fits = value < high if exclusive else value <= high  # type: ignore[operator]
+        fits = value < high if exclusive else value <= high
     if not fits:
         raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")

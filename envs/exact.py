@@ -277,7 +277,8 @@ def kl(spec: Automaton, log_p: Tensor, log_q: Tensor) -> float | Tensor:
 
     Args:
         spec: the environment.
-        log_p, log_q: float `(..., S, V)`, normalised log-probabilities.
+        log_p: float `(..., S, V)`, normalised log-probabilities of the policy that is averaged over.
+        log_q: float `(..., S, V)`, those of the other.
 
     Raises:
         BatchError: a table has the wrong shape or a row does not sum to one.
@@ -361,9 +362,7 @@ def policy_gradient(spec: Automaton, log_policy: Tensor) -> Tensor:
         return _update(_occupancy(spec, policy), policy, values)
 
 
-def expected_update(
-    spec: Automaton, log_policy: Tensor, weights: Tensor, behaviour: Tensor | None = None
-) -> Tensor:
+def expected_update(spec: Automaton, log_policy: Tensor, weights: Tensor, behaviour: Tensor | None = None) -> Tensor:
     """Expected logit step per unit learning rate of a token-level objective on a tabular softmax, `(R, S, V)`.
 
         E[Δz(s, k)] = d(s) ( π(k|s) x(s, k) - π(k|s) Σ_a π(a|s) x(s, a) ),      x = X·A
@@ -436,16 +435,17 @@ def frontier(spec: Automaton, reference: Tensor, success: Tensor) -> Tensor:
             "the closed form holds for tasks whose verifier always says the same"
         )
     if success.shape[-1:] != (spec.prompts,):
-        raise BatchError(
-            f"success has shape {tuple(success.shape)}; expected (..., {spec.prompts}), one per prompt"
-        )
+        raise BatchError(f"success has shape {tuple(success.shape)}; expected (..., {spec.prompts}), one per prompt")
     success = success.double()
     if not ((success >= 0) & (success <= 1)).all():
         raise ConfigError("frontier: success holds a value outside [0, 1]; it is a rate per prompt")
     base = evaluate(spec, reference).success
-    rates = torch.stack(torch.broadcast_tensors(success, 1 - success))
-    bases = torch.stack(torch.broadcast_tensors(base, 1 - base))
-    return torch.where(rates > 0, rates * (rates / bases).log(), 0.0).sum(0)
+    # 0 · log(0/q) is 0, also where q is 0 too.
+    blocks = [
+        torch.where(rate > 0, rate * (rate / start).log(), 0.0)
+        for rate, start in ((success, base), (1 - success, 1 - base))
+    ]
+    return blocks[0] + blocks[1]
 
 
 def wasted_drift(spec: Automaton, log_policy: Tensor, reference: Tensor) -> float | Tensor:

@@ -113,7 +113,7 @@ class AutomatonVectorEnv(VectorEnv[Integers, Integers, npt.NDArray[Any]]):
         self._states: Integers = np.full(num_envs, self.automaton.states)
         self._generators: list[np.random.Generator] = []
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Integers, dict[str, Any]]:
         """Start an episode everywhere; a whole-number seed s gives environment i the seed s + i."""
@@ -188,9 +188,7 @@ def _start(spec: Automaton, generator: np.random.Generator, options: dict[str, A
         return int(generator.integers(spec.prompts))
     prompt = options["prompt"]
     if not Discrete(spec.prompts).contains(prompt):
-        raise ConfigError(
-            f"reset: option prompt is {prompt!r}; {spec.name} has prompts 0 to {spec.prompts - 1}"
-        )
+        raise ConfigError(f"reset: option prompt is {prompt!r}; {spec.name} has prompts 0 to {spec.prompts - 1}")
     return int(prompt)
 
 

@@ -7,8 +7,10 @@ positions. A language-model batch has no leading dimension.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,18 +87,17 @@ class TokenBatch:
 
     # -- derived quantities: one definition each -------------------------------------------------------------
 
-    @cached_property
+    @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        # Cached, so it must carry its graph even when the first reader is a metric under no_grad.
-        with torch.enable_grad():
-            return (self.log_probs - self.old_log_probs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return self._once(
+            "log_ratio", lambda: (self.log_probs - self.old_log_probs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        )
 
-    @cached_property
+    @property
     def ratio(self) -> Tensor:
         """R = p / q = exp(z); `(..., B, T)`, 1 where masked."""
-        with torch.enable_grad():
-            return self.log_ratio.exp()
+        return self._once("ratio", lambda: self.log_ratio.exp())
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -121,14 +122,19 @@ class TokenBatch:
         """(1/n_i) Σ_t m·v; `(..., B, 1)`, 0 for an empty response. `values` must be 0 where masked."""
         return (values.sum(-1) / self.lengths.clamp(min=1)).unsqueeze(-1)
 
-    def require(self, *names: str, reason: str) -> None:
-        """Raise a `BatchError` naming the optional fields that are absent and why they are needed."""
+    def require(self, *names: str, reason: str) -> tuple[Tensor, ...]:
+        """The optional fields of these names.
+
+        Raises:
+            BatchError: some are absent; the message names them and why they are needed.
+        """
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise BatchError(
                 f"{' and '.join(missing)} missing from the batch; {reason}. "
                 f"Pass {', '.join(f'{name}=(..., B, T)' for name in missing)} to TokenBatch"
             )
+        return tuple(getattr(self, name) for name in names)
 
     def with_current(self, log_probs: Tensor, entropies: Tensor | None = None) -> TokenBatch:
         """The same sampled tokens under another current policy, without validating again.
@@ -136,29 +142,38 @@ class TokenBatch:
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
         other = copy.copy(self)
-        for name in ("log_ratio", "ratio"):
-            other.__dict__.pop(name, None)
-        masked = self._has_padding
-        object.__setattr__(other, "log_probs", log_probs.masked_fill(~self.mask, 0) if masked else log_probs)
-        if entropies is not None:
-            object.__setattr__(other, "entropies", entropies.masked_fill(~self.mask, 0) if masked else entropies)
+        other.__dict__.pop("_graph", None)
+        for name, value in (("log_probs", log_probs), ("entropies", entropies)):
+            if value is not None:
+                object.__setattr__(other, name, _zero_where(~self.mask, value) if self._has_padding else value)
         return other
 
     def trimmed(self) -> TokenBatch:
-        """The batch without the columns that are padding in every sequence.
+        """The batch without the columns that are padding in every sequence, for one evaluation.
 
-        Sums over it are bitwise independent of how far a collator padded.
+        Sums over it are bitwise independent of how far a collator padded. Ratios are computed once and kept, with
+        their graph: it serves one backward pass, so take a new one for the next.
         """
-        if self.width == self.mask.shape[-1]:
-            return self
         other = copy.copy(self)
-        for name in ("log_probs", "mask", *_TOKEN_FIELDS):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(other, name, value[..., : self.width])
-        for name in ("log_ratio", "ratio", "lengths", "width"):
-            other.__dict__.pop(name, None)
+        object.__setattr__(other, "_graph", {})
+        if self.width < self.mask.shape[-1]:
+            for name in ("log_probs", "mask", *_TOKEN_FIELDS):
+                value = getattr(self, name)
+                if value is not None:
+                    object.__setattr__(other, name, value[..., : self.width])
+            for name in ("lengths", "width"):
+                other.__dict__.pop(name, None)
         return other
+
+    def _once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        graph: dict[str, Tensor] | None = self.__dict__.get("_graph")
+        if graph is None:
+            return compute()
+        if name not in graph:
+            # The first reader may be a metric under no_grad; the loss still needs the gradient.
+            with torch.enable_grad():
+                graph[name] = compute()
+        return graph[name]
 
     # -- validation ------------------------------------------------------------------------------------------
 
@@ -208,7 +223,7 @@ class TokenBatch:
         if value.dtype in (torch.float16, torch.bfloat16):
             value = value.float()
         if self._has_padding:
-            value = value.masked_fill(~self.mask, 0)
+            value = _zero_where(~self.mask, value)
         if not bool(torch.isfinite(value.detach()).all()):
             raise BatchError(
                 f"{name} holds NaN or infinity at a response token; expected finite numbers. "
@@ -222,6 +237,30 @@ class TokenBatch:
         if isinstance(given, Tensor):
             return given.to(own)
         return torch.full_like(own, given)
+
+
+class _ZeroWhere(torch.autograd.Function):
+    """`masked_fill` whose graph survives a backward pass, so that one batch serves any number of objectives."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, where: Tensor) -> Tensor:
+        return values.masked_fill(where, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        # Not save_for_backward: what it keeps is freed by the first backward pass.
+        ctx.where = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.masked_fill(ctx.where, 0), None
+
+
+def _zero_where(where: Tensor, values: Tensor) -> Tensor:
+    masked: Tensor = _ZeroWhere.apply(values, where)  # type: ignore[no-untyped-call]
+    return masked
 
 
 def _describe(value: object) -> str:

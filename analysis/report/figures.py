@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from analysis import plots
-from analysis.report.formatting import is_missing
+from analysis.report.formatting import finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,18 +32,19 @@ def curve_svg(curve: Mapping[str, Any], *, name: str) -> Markup:
 
 def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:
     """The claim's interval and its falsifier's against the threshold."""
-    bars = [_bar("claim", claim)]
-    if isinstance(claim.get("falsifier"), Mapping):
-        bars.append(_bar("falsifier", claim["falsifier"]))
+    falsifier = claim.get("falsifier")
+    bars = [_bar("claim", claim), _bar("falsifier", falsifier if isinstance(falsifier, Mapping) else {})]
     direction = str(claim.get("direction"))
     figure = plots.interval_figure(
         bars,
-        threshold=None if is_missing(claim.get("threshold")) else claim["threshold"],
+        threshold=finite(claim.get("threshold")),
         direction=direction,
         unit=str(claim.get("unit") or ""),
         label="largest deviation" if direction == "identity" else "estimate",
     )
-    return _inline(figure, name=name, label="Estimate and interval of the claim and of its falsifier, with the threshold")
+    return _inline(
+        figure, name=name, label="Estimate and interval of the claim and of its falsifier, with the threshold"
+    )
 
 
 def glyph(claim: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -51,12 +52,11 @@ def glyph(claim: Mapping[str, Any]) -> dict[str, Any] | None:
 
     The edge of the claimed side is always at the same place, so that a column of glyphs reads as "which side".
     """
-    estimate, threshold, direction = claim.get("estimate"), claim.get("threshold"), claim.get("direction")
-    if is_missing(estimate) or is_missing(threshold):
+    estimate, edge, direction = finite(claim.get("estimate")), finite(claim.get("threshold")), claim.get("direction")
+    if estimate is None or edge is None:
         return None
-    low, high = _ends(claim)
-    points = [float(estimate), *(end for end in (low, high) if end is not None)]
-    edge, half = float(threshold), GLYPH_WIDTH / 2
+    points = [estimate, *(end for end in _ends(claim) if end is not None)]
+    half = GLYPH_WIDTH / 2
     if direction == "identity":
         # Decades below or above the tolerance; an exact 0 is as far below as can be drawn.
         if edge <= 0:
@@ -89,13 +89,11 @@ def glyph(claim: Mapping[str, Any]) -> dict[str, Any] | None:
 def _ends(source: Mapping[str, Any]) -> tuple[float | None, float | None]:
     ends = source.get("interval")
     pair = ends if isinstance(ends, list) and len(ends) == 2 else [None, None]
-    low, high = (None if is_missing(end) else float(end) for end in pair)
-    return low, high
+    return finite(pair[0]), finite(pair[1])
 
 
 def _bar(label: str, source: Mapping[str, Any]) -> plots.Bar:
-    estimate = source.get("estimate")
-    return plots.Bar(label, None if is_missing(estimate) else float(estimate), *_ends(source))
+    return plots.Bar(label, finite(source.get("estimate")), *_ends(source))
 
 
 def _inline(figure: Figure, *, name: str, label: str) -> Markup:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["MISSING", "duration", "interval", "is_missing", "measured", "number", "text"]
+__all__ = ["MISSING", "duration", "finite", "interval", "is_missing", "measured", "number", "text"]
 
 MISSING = "missing"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def finite(value: Any) -> float | None:
+    """`value` as a float, or None where it is missing: None, not a number, or infinite."""
+    if value is None or isinstance(value, str | bool) or not math.isfinite(float(value)):
+        return None
+    return float(value)
+
+
 def is_missing(value: Any) -> bool:
-    """Whether `value` is None, not a number, or infinite."""
-    if value is None or isinstance(value, str | bool):
-        return True
-    return not math.isfinite(float(value))
+    """Whether there is no finite number."""
+    return finite(value) is None
 
 
 def number(value: Any, *, width: float | None = None) -> str:
-    """A number to three significant digits, or as finely as an interval of that `width` makes sensible.
+    r"""A number to three significant digits, or as finely as an interval of that `width` makes sensible.
 
     >>> number(0.123456), number(-12345.6), number(3.2e-16), number(None)
-    ('0.123', '−12,346', '3.2 × 10⁻¹⁶', 'missing')
+    ('0.123', '−12,346', '3.2\xa0×\xa010⁻¹⁶', 'missing')
     >>> number(0.99963, width=0.0021)
     '0.9996'
     """
@@ -35,8 +40,9 @@ def number(value: Any, *, width: float | None = None) -> str:
     reference = abs(value) if width is None or is_missing(width) or width <= 0 else max(abs(value), width)
     if not 1e-4 <= reference < 1e6:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
-        shown = f"{mantissa.rstrip('0').rstrip('.')} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-        return shown.replace("-", "−")
+        mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+        power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+        return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
     digits = 2 - magnitude
     if width is not None and not is_missing(width) and width > 0:
         digits = 1 - math.floor(math.log10(width))
@@ -50,10 +56,10 @@ def number(value: Any, *, width: float | None = None) -> str:
 
 
 def measured(value: Any, unit: Any, *, width: float | None = None) -> str:
-    """A number with its unit.
+    r"""A number with its unit.
 
     >>> measured(0.25, "nats")
-    '0.25\\xa0nats'
+    '0.25\xa0nats'
     """
     shown = number(value, width=width)
     return shown if shown == MISSING or not unit else f"{shown}\u00a0{unit}"

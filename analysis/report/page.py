@@ -22,9 +22,9 @@ _FOLDER = Path(__file__).parent
 _CLAIMED_SIDE = {
     "greater": "above {}",
     "less": "below {}",
-    "equivalence": "between −{0} and +{0}",
-    "equivalent": "between −{0} and +{0}",
-    "identity": "deviation at most {}",
+    "equivalence": "within ± {}",
+    "equivalent": "within ± {}",
+    "identity": "at most {}",
 }
 
 
@@ -44,8 +44,10 @@ def write_report(run_folder: str | Path, against: str | Path | None = None) -> P
     folder = Path(run_folder)
     results = load_results(folder)
     comparison = None if against is None else compare_runs(against, folder)
-    page = _environment().get_template("template.html").render(
-        **_view(results), comparison=comparison, name=folder.resolve().name
+    page = (
+        _environment()
+        .get_template("template.html")
+        .render(**_view(results), comparison=comparison, name=folder.resolve().name)
     )
     path = folder / "report.html"
     # Whole or not at all: a reader never sees half a report.
@@ -168,8 +170,7 @@ def _claimed_side(claim: Mapping[str, Any]) -> str:
     threshold, direction = claim.get("threshold"), str(claim.get("direction"))
     if formatting.is_missing(threshold):
         return formatting.MISSING
-    unit = claim.get("unit")
-    return _CLAIMED_SIDE.get(direction, direction + " {}").format(formatting.measured(threshold, unit))
+    return _CLAIMED_SIDE.get(direction, "{}").format(formatting.measured(threshold, claim.get("unit")))
 
 
 def _seeds(seeds: Any) -> str:
@@ -181,7 +182,11 @@ def _seeds(seeds: Any) -> str:
 
 def _setting(setting: Any) -> dict[str, str]:
     if isinstance(setting, Mapping):
-        return {str(key).replace("_", " "): formatting.text(value) for key, value in setting.items()}
+        # An unset option is a choice, not a gap in the record.
+        return {
+            str(key).replace("_", " "): "none" if value is None else formatting.text(value)
+            for key, value in setting.items()
+        }
     return {} if setting is None else {"setting": formatting.text(setting)}
 
 

@@ -53,7 +53,8 @@ class Prediction:
     """A statement that can be computed in closed form and found again by another route.
 
     Raises:
-        ConfigError: the tolerance is negative or not finite, the id is not of the form T1, T2, …, or a text is empty.
+        ConfigError: the tolerance is negative or not finite, the id is not of the form T1, T2, …, or a text
+            is empty.
     """
 
     id: str

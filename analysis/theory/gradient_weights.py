@@ -1,7 +1,7 @@
 """The gradient weight F of every objective in closed form, and what autograd makes of the shipped losses.
 
-F is defined by ∂(Σ_t ℓ_it)/∂log p_it = -F_it·A_it, for advantages that are constant along a response. The reduction
-multiplies it by a coefficient c_i that depends on counts only, so a whole loss is described by
+F is defined by ∂(Σ_t ℓ_it)/∂log p_it = -F_it·A_it, for advantages that are constant along a response. The
+reduction multiplies it by a coefficient c_i that depends on counts only, so a whole loss is described by
 
     ∂L/∂log p_it = -c_i · F_it · A_it
 
@@ -11,8 +11,9 @@ multiplies it by a coefficient c_i that depends on counts only, so a whole loss 
     …_norm                 c = 1/(B·width)
     seq_sum_token_mean     c_i = 1/n_i
 
-The closed forms below are written in numpy from the published equations and share no code with the losses. The two
-covariance objectives have none: whether a token keeps its gradient depends on a rank, or a draw, over the batch.
+The closed forms below are written in numpy from the published equations and share no code with the losses.
+The two covariance objectives have none: whether a token keeps its gradient depends on a rank, or a draw, over
+the batch.
 """
 
 from __future__ import annotations
@@ -62,18 +63,18 @@ class Tokens(NamedTuple):
 
     @property
     def ratio(self) -> FloatArray:
-        """R = p/q, 1 where masked."""
+        """Token ratio r = p/q, 1 where masked."""
         return np.exp(np.where(self.mask, self.log_probs - self.old_log_probs, 0.0))
 
     @property
     def sequence_ratio(self) -> FloatArray:
-        """S_i = exp(mean_t z_it), `(B, 1)`."""
+        """Length-normalised ratio s_i = exp(mean_t z_it), `(B, 1)`."""
         logs = np.where(self.mask, self.log_probs - self.old_log_probs, 0.0)
         return np.exp(logs.sum(1, keepdims=True) / self.mask.sum(1, keepdims=True))
 
     @property
     def product_ratio(self) -> FloatArray:
-        """W_i = exp(Σ_t z_it), `(B, 1)`."""
+        """Plain sequence ratio W_i = exp(Σ_t z_it), `(B, 1)`."""
         return np.exp(np.where(self.mask, self.log_probs - self.old_log_probs, 0.0).sum(1, keepdims=True))
 
 
@@ -99,7 +100,7 @@ def objectives_with_closed_form() -> list[str]:
 
 
 def gradient_weight(objective: str | Objective, tokens: Tokens) -> FloatArray:
-    """F `(B, T)` of an objective with its hyper-parameters, 0 where masked.
+    """Weight F `(B, T)` of an objective with its hyper-parameters, 0 where masked.
 
     Args:
         objective: a name, `name(key=value,…)`, or an objective with float hyper-parameters.
@@ -122,7 +123,7 @@ def gradient_weight(objective: str | Objective, tokens: Tokens) -> FloatArray:
 
 
 def reduction_coefficient(reduction: str, mask: NDArray[np.bool_], width: float | None = None) -> FloatArray:
-    """c `(B, 1)`: what the reduction multiplies every token loss of a response by.
+    """Coefficient c `(B, 1)`: what the reduction multiplies every token loss of a response by.
 
     Args:
         reduction: a name of `testbed.reductions`.
@@ -206,7 +207,7 @@ def random_tokens(
 def _blocked_outside(
     tokens: Tokens, low: Any, high: Any, ratio: FloatArray | None = None, ceiling: float | None = None
 ) -> FloatArray:
-    """R, and 0 where it has left [low, high] in the direction A pushes, or exceeds the dual clip with A < 0."""
+    """The ratio, and 0 where it has left [low, high] in the direction A pushes, or exceeds the dual clip with A < 0."""
     ratio = tokens.ratio if ratio is None else ratio
     gain = tokens.advantages > 0
     blocked = np.where(gain, ratio > high, ratio < low)

@@ -1,16 +1,16 @@
 """At ratio 1 every clipped objective pushes every token by exactly its advantage.
 
-A hard clip, a gate, a band or a weight is built around 1: at r = 1 no bound is crossed, sech²(0) = 1, W = 1 and
-H_new/H_old = 1, so F = 1 and, reduction aside,
+A hard clip, a gate, a band or a weight is built around 1: at r = 1 no bound is crossed, sech²(0) = 1, W = 1
+and H_new/H_old = 1, so F = 1 and, reduction aside,
 
     ∂ℓ/∂log p = -A     for every objective, every token
 
-What distinguishes the objectives therefore starts with the second update on a rollout, with stale rollouts, or with
-shared parameters; a tabular policy that takes one update per rollout compares nothing.
+What distinguishes the objectives therefore starts with the second update on a rollout, with stale rollouts,
+or with shared parameters; a tabular policy that takes one update per rollout compares nothing.
 
-Two consequences are exact as well. With a group-centred advantage, Σ_{A>0} A = Σ_{A<0} |A|, so at r = 1 with equal
-lengths the positive share of Σ|ℓ| is one half in every group that is not degenerate; whatever tips it later is
-length, the gate, or a baseline that is not the mean.
+Two consequences are exact as well. With a group-centred advantage, Σ_{A>0} A = Σ_{A<0} |A|, so at r = 1 with
+equal lengths the positive share of Σ|ℓ| is one half in every group that is not degenerate; whatever tips it
+later is length, the gate, or a baseline that is not the mean.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FloatArray = NDArray[np.float64]
 
 
 def on_policy_weight(objective: str | Objective, seed: int = 0) -> FloatArray:
-    """F of every response token at ratio 1, found by autograd through the shipped loss, `(tokens,)`.
+    """Weight F of every response token at ratio 1, found by autograd through the shipped loss, `(tokens,)`.
 
-    The reduction's coefficient and the advantage are divided out, so what is left is 1 for a clipped objective. Any
-    objective may be passed, also one that is not registered.
+    The reduction's coefficient and the advantage are divided out, so what is left is 1 for a clipped
+    objective. Any objective may be passed, also one that is not registered.
 
     >>> bool(np.allclose(on_policy_weight("sapo"), 1.0, rtol=1e-12))
     True

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval, batch_metrics
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, UnknownNameError
 from testbed.reductions import reductions
 from testbed.registry import Registry, format_call, parse_call
 
@@ -22,18 +22,25 @@ __all__ = [
     "Hyper",
     "Objective",
     "ObjectiveOutput",
+    "Presets",
+    "Wrapper",
+    "check_choice",
     "check_range",
     "clipped_surrogate",
     "gradient_preserving_surrogate",
     "make_objective",
     "objective",
     "registry",
+    "score_loss",
     "straight_through",
     "tensor_like",
 ]
 
 Hyper = float | Tensor
 """A hyper-parameter: a float, or a tensor that broadcasts to `(..., 1, 1)`, one value per replica."""
+
+Presets = Mapping[str, Mapping[str, Any]]
+"""Name of a preset to the hyper-parameters that differ from the defaults."""
 
 
 class ObjectiveOutput(NamedTuple):
@@ -72,6 +79,12 @@ class Objective(ABC):
     """True where a statistic of all tokens of the step decides a token's loss: micro-batches then differ."""
     exact_on_policy: ClassVar[str] = ""
     """Empty where the gradient at ratio 1 is the exact policy gradient; otherwise the reason why not."""
+    acts_without_advantage: ClassVar[str] = ""
+    """Empty where A = 0 gives neither loss nor gradient; otherwise the term that remains."""
+    cuts_gradient: ClassVar[str] = ""
+    """Empty where the gradient is the derivative of the loss; otherwise what stands under a stop-gradient."""
+    presets: ClassVar[Presets] = {}
+    """Named settings other than the paper's, such as "released" for the authors' scripts; see `make_objective`."""
 
     reduction: str = "token_mean"
     """How token losses become one number, a name in `testbed.reductions`."""
@@ -80,8 +93,8 @@ class Objective(ABC):
         reductions[self.reduction]
         self.check()
 
-    def check(self) -> None:
-        """Raise a `ConfigError` for hyper-parameters out of range; the base class has none to check."""
+    def check(self) -> None:  # noqa: B027 - an objective without hyper-parameters has nothing to check
+        """Raise a `ConfigError` for hyper-parameters out of range."""
 
     @abstractmethod
     def token_loss(self, batch: TokenBatch) -> Tensor:
@@ -97,11 +110,11 @@ class Objective(ABC):
 
     def loss(self, batch: TokenBatch) -> Tensor:
         """The reduced loss `(...,)` alone, for inner loops that record no metrics."""
-        core = batch.trimmed()
+        core = self._readable(batch)
         return self._reduce(self.token_loss(core), core, batch.mask.shape[-1])
 
     def __call__(self, batch: TokenBatch) -> ObjectiveOutput:
-        core = batch.trimmed()
+        core = self._readable(batch)
         token_loss = self.token_loss(core)
         padding = batch.mask.shape[-1] - core.mask.shape[-1]
         with torch.no_grad():
@@ -134,8 +147,77 @@ class Objective(ABC):
         }
         return format_call(self.name, described)
 
+    def _readable(self, batch: TokenBatch) -> TokenBatch:
+        if self.needs:
+            batch.require(*self.needs, reason=f"{self.name} reads {'them' if len(self.needs) > 1 else 'it'}")
+        return batch.trimmed()
+
     def _reduce(self, token_loss: Tensor, batch: TokenBatch, padded_width: int) -> Tensor:
         return reductions[self.reduction](token_loss, batch, self.max_length_or(padded_width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrapper(Objective):
+    """An objective made of another one: it changes `token_loss` and leaves everything else to the base.
+
+    Advantage estimator, interval, metrics, divisor and reduction are the base's. What is declared in class attributes
+    adds up: a wrapper needs what its base needs, and has the exceptions its base has.
+
+    Raises:
+        ConfigError: the base is, or wraps, an objective of the same name.
+    """
+
+    base: Objective | str = "dapo"
+    """The objective inside: an object, a name or `name(key=value,…)`."""
+    reduction: str = ""
+    """Empty: the reduction of the base."""
+
+    def __post_init__(self) -> None:
+        base = make_objective(self.base)
+        object.__setattr__(self, "base", base)
+        if not self.reduction:
+            object.__setattr__(self, "reduction", base.reduction)
+        object.__setattr__(self, "advantage", base.advantage)
+        object.__setattr__(self, "needs", tuple(dict.fromkeys((*base.needs, *self.needs))))
+        object.__setattr__(self, "needs_whole_batch", self.needs_whole_batch or base.needs_whole_batch)
+        for reason in ("exact_on_policy", "acts_without_advantage", "cuts_gradient"):
+            object.__setattr__(self, reason, getattr(self, reason) or getattr(base, reason))
+        super().__post_init__()
+
+    @property
+    def wrapped(self) -> Objective:
+        """The base, as the object it was resolved to."""
+        assert isinstance(self.base, Objective)
+        return self.base
+
+    def check(self) -> None:
+        """Raise a `ConfigError` where a wrapper wraps itself."""
+        inner: Objective = self.wrapped
+        while isinstance(inner, Wrapper):
+            if inner.name == self.name:
+                raise ConfigError(
+                    f"{self.name}: base is {self.wrapped.label()}, which holds another {self.name}; "
+                    "give each wrapper once"
+                )
+            inner = inner.wrapped
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        changed = super().hyper_parameters()
+        if self.reduction == self.wrapped.reduction:
+            del changed["reduction"]
+        default = next(item.default for item in fields(self) if item.name == "base")
+        if self.wrapped.label() == default:
+            del changed["base"]
+        return changed
+
+    def clip_interval(self, batch: TokenBatch) -> ClipInterval | None:
+        return self.wrapped.clip_interval(batch)
+
+    def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
+        return self.wrapped.own_metrics(batch)
+
+    def max_length_or(self, padded_width: int) -> float:
+        return self.wrapped.max_length_or(padded_width)
 
 
 registry: Registry[type[Objective]] = Registry("objective", package="testbed.objectives")
@@ -157,6 +239,9 @@ def objective(name: str) -> Callable[[ObjectiveClass], ObjectiveClass]:
 def make_objective(name: str | Objective, **hyper_parameters: Any) -> Objective:
     """An objective by name, by `name(key=value,…)`, or an objective unchanged.
 
+    The word `preset` among the hyper-parameters starts from a named setting of the objective instead of the paper's
+    defaults; `preset="released"` is the authors' released code, where it differs from their paper.
+
     Raises:
         UnknownNameError: no such objective; the message has the nearest name.
         ConfigError: no such hyper-parameter, or a value out of its range.
@@ -166,6 +251,8 @@ def make_objective(name: str | Objective, **hyper_parameters: Any) -> Objective:
         'dapo(clip_low=0.1)'
         >>> make_objective("erc(base=gppo,beta_low=0.1)").label()
         'erc(base=gppo,beta_low=0.1)'
+        >>> make_objective("dcpo", preset="released").label()
+        'dcpo(clip_low=0.2,clip_high=0.28,reduction=token_mean)'
     """
     if isinstance(name, Objective):
         if hyper_parameters:
@@ -177,11 +264,22 @@ def make_objective(name: str | Objective, **hyper_parameters: Any) -> Objective:
     base_name, written = parse_call(name)
     objective_class = registry[base_name]
     arguments = {**written, **hyper_parameters}
+    if "preset" in arguments:
+        arguments = {**_preset(objective_class, base_name, arguments.pop("preset")), **arguments}
     known = [item.name for item in fields(objective_class)]
     for key in arguments:
         if key not in known:
             raise ConfigError(_unknown_hyper_parameter(base_name, key, known))
     return objective_class(**arguments)
+
+
+def _preset(objective_class: type[Objective], name: str, preset: Any) -> Mapping[str, Any]:
+    presets = objective_class.presets
+    if not presets:
+        raise ConfigError(f"{name} has no presets; leave preset={preset!r} out: its defaults are the paper's")
+    if preset not in presets:
+        raise UnknownNameError(f"preset of {name}", str(preset), presets)
+    return presets[preset]
 
 
 def _unknown_hyper_parameter(objective: str, key: str, known: list[str]) -> str:
@@ -204,7 +302,8 @@ def clipped_surrogate(
     Args:
         ratio: r, `(..., B, T)`.
         advantages: A, `(..., B, T)`.
-        low, high: the interval, as ratios (0.8, not 0.2).
+        low: lower end of the interval, as a ratio (0.8, not 0.2).
+        high: upper end, likewise.
         ceiling: c of the dual clip: for A < 0 the loss is capped at -cA, so its gradient is 0 where r > c.
     """
     loss = -torch.minimum(ratio * advantages, clamp(ratio, low, high) * advantages)
@@ -220,8 +319,10 @@ def gradient_preserving_surrogate(
 
     Args:
         batch: the tokens.
-        low, high: the interval, as ratios.
-        beta_low, beta_high: coefficient of the tokens below it with A < 0, and above it with A > 0.
+        low: lower end of the interval, as a ratio.
+        high: upper end, likewise.
+        beta_low: coefficient of the tokens below the interval with A < 0.
+        beta_high: coefficient of the tokens above it with A > 0.
         ceiling: c of the dual clip: for A < 0 the loss is capped at -cA.
     """
     ratio, advantages = batch.ratio, batch.advantages
@@ -246,9 +347,21 @@ def tensor_like(value: Hyper, reference: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=reference.dtype, device=reference.device)
 
 
+def score_loss(weight: Tensor, batch: TokenBatch) -> Tensor:
+    """-sg[w]·A·log p: the token loss whose whole weight is a constant, so that F = w."""
+    return -weight.detach() * batch.advantages * batch.log_probs
+
+
 def straight_through(log_ratio: Tensor) -> Tensor:
     """exp(z - sg[z]): 1 in value, with the gradient of log p; finite where r/sg[r] would be NaN."""
     return (log_ratio - log_ratio.detach()).exp()
+
+
+def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a `ConfigError` unless `value` is one of `choices`."""
+    if value not in choices:
+        expected = " or ".join(repr(choice) for choice in choices)
+        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
 
 
 def check_range(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,16 @@ from torch import Tensor
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
 from testbed.errors import ConfigError
-from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective, tensor_like
+from testbed.objectives._base import (
+    Hyper,
+    Objective,
+    Presets,
+    check_choice,
+    check_range,
+    clipped_surrogate,
+    objective,
+    tensor_like,
+)
 
 
 @objective("bapo")
@@ -37,8 +46,9 @@ class BAPO(Objective):
 
     Reference: Xi et al., BAPO, arXiv 2510.18927v1, eq. 8 and algorithm 1.
     Departures: 1. the factor π_rollout of eq. 8 is the density of an expectation and is 1 for sampled tokens, as in the
-        released code. 2. `order="lower_first"` is the released code's order. 3. No positive token: the search ends at
-        the widest bounds. No token with A ≠ 0: ρ is 0/0 and the start bounds are kept.
+        released code. 2. No positive token: the search ends at the widest bounds. No token with A ≠ 0: ρ is 0/0 and
+        the start bounds are kept. `preset="released"` is the authors' example script: lower bound first, other
+        ranges and steps, a share of 1/3, a token mean and a dual clip of 3.
     Gradient: dℓ/dlog p = -F·A; the chosen bounds are constants.
 
     Example:
@@ -57,6 +67,19 @@ class BAPO(Objective):
     """
 
     needs_whole_batch = True
+    presets: ClassVar[Presets] = {
+        "released": {
+            # The script asks for a positive-to-negative ratio of 1/2, which is a share of 1/3.
+            "target": 1 / 3,
+            "low_range": (0.8, 0.95),
+            "high_range": (1.2, 2.0),
+            "low_step": 0.05,
+            "high_step": 0.1,
+            "order": "lower_first",
+            "dual_clip": 3.0,
+            "reduction": "token_mean",
+        }
+    }
 
     target: Hyper = 0.4
     """ρ₀ in [0, 1]: the share of the summed contributions that positive tokens should reach."""
@@ -89,10 +112,8 @@ class BAPO(Objective):
                 raise ConfigError(
                     f"bapo: {name} is {pair}; expected (start, end) with {floor} <= start <= end <= {top}"
                 )
-        if self.order not in ("upper_first", "lower_first"):
-            raise ConfigError(f"bapo: order is {self.order!r}; expected 'upper_first' or 'lower_first'")
-        if self.contribution not in ("value", "active"):
-            raise ConfigError(f"bapo: contribution is {self.contribution!r}; expected 'value' or 'active'")
+        check_choice(self.name, "order", self.order, ("upper_first", "lower_first"))
+        check_choice(self.name, "contribution", self.contribution, ("value", "active"))
 
     def candidates(self) -> list[tuple[float, float]]:
         """The pairs (c_low, c_high) in the order the search visits them."""

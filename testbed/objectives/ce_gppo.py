@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.objectives._base import Hyper, check_range, gradient_preserving_surrogate, objective
+from testbed.objectives._base import Hyper, Presets, check_range, gradient_preserving_surrogate, objective
 from testbed.objectives.gppo import GPPO
 
 
@@ -27,8 +28,9 @@ class CEGPPO(GPPO):
 
     Reference: Su et al., CE-GPPO, arXiv 2509.20712v5, eq. 8-10.
     Departures: 1. as GPPO's 1 and 3. 2. Section 3.2 of the paper assigns β₁ and β₂ the other way round than its
-        equations; the equations are implemented. 3. The released function defaults to β₁ = 0.25 and the scripts to
-        0.5 or 0.75 with a dual clip of 10.
+        equations; the equations are implemented. `preset="released"` is the script for the 7B model: a dual clip of 10
+        (the 1.5B script has β₁ = 0.5, the function's own default is 0.25). The scripts also add 0.1·NLL on correct
+        responses; wrap with `positive_nll` for it.
     Gradient: dℓ/dlog p = -F·A; none through sg[·], the old policy or the advantages. Beyond |z| = 20 it is zero.
 
     Example:
@@ -41,6 +43,8 @@ class CEGPPO(GPPO):
         >>> round(new.grad.item(), 6)  # 0.5 · 0.8
         0.4
     """
+
+    presets: ClassVar[Presets] = {"released": {"dual_clip": 10.0}}
 
     beta1: Hyper = 0.75
     """β₁ ≥ 0: scales the gradient of tokens with A < 0 below the interval."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective, tensor_like
+from testbed.objectives._base import (
+    Hyper,
+    Objective,
+    Presets,
+    check_range,
+    clipped_surrogate,
+    objective,
+    tensor_like,
+)
 
 
 @objective("dcpo")
@@ -27,8 +36,9 @@ class DCPO(Objective):
     below q = 4·ε_low the lower bound is ½ by convention.
 
     Reference: Yang et al., DCPO, arXiv 2509.02333v2, eq. 4, 8 and 27.
-    Departures: none from the paper. The released code takes a token mean instead of eq. 8, leaves the offsets at
-        0.2 and 0.28, and takes the ceiling for A < 0 from another setting than the cap on the upper bound.
+    Departures: none from the paper. `preset="released"` is the authors' script: a token mean instead of eq. 8, and
+        the offsets left at 0.2 and 0.28. Their code takes the ceiling for A < 0 from another setting than the cap on
+        the upper bound; here both are r_max.
     Gradient: dℓ/dlog p = -F·A; the bounds depend on q alone and are constants.
 
     Example:
@@ -40,6 +50,7 @@ class DCPO(Objective):
     """
 
     advantage = "smooth_standardised"
+    presets: ClassVar[Presets] = {"released": {"clip_low": 0.2, "clip_high": 0.28, "reduction": "token_mean"}}
 
     clip_low: Hyper = 0.16
     """ε_low ≥ 0: bound on the fall (1-r)·p; 0.16 makes low(1) = 0.8."""

@@ -181,7 +181,7 @@ class Training:
 
 
 class _UpdateRecorder:
-    """Averages sampled metrics over an iteration's updates.
+    """Averages sampled metrics over those of an iteration's updates in which they have data.
 
     The first pass after a fresh rollout is left out where there is another one: all its ratios are 1 by construction,
     and counting it would dilute every clip share.
@@ -191,6 +191,7 @@ class _UpdateRecorder:
         fresh = settings.staleness == 0 and settings.updates_per_step > 1
         self._skip = 1 if fresh else 0
         self._seen = 0
+        self._counts: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._norms: list[Tensor] = []
 
@@ -202,12 +203,14 @@ class _UpdateRecorder:
         metrics = batch_metrics(batch, objective.clip_interval(batch))
         metrics.update(objective.own_metrics(batch))
         for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            known = ~value.isnan()
+            count, total = self._counts.get(name, 0), self._sums.get(name, 0)
+            self._counts[name], self._sums[name] = count + known, total + value.detach().where(known, 0)
 
     def means(self) -> dict[str, Tensor]:
-        counted = self._seen - self._skip
         norms = torch.stack(self._norms)
-        return {name: total.detach() / counted for name, total in self._sums.items()} | {
+        # 0/0 is NaN: a metric without data in any update stays missing.
+        return {name: total / self._counts[name] for name, total in self._sums.items()} | {
             "gradient/norm": norms.mean(0),
             "gradient/norm_max": norms.amax(0),
         }

@@ -16,7 +16,13 @@ CURVE = {
     "x_label": "step (rollouts)",
     "y_label": "entropy (nats)",
     "series": [
-        {"label": "dapo", "x": [0, 1, 2, 3], "mean": [2, None, 1, 0.5], "low": [1, None, 0, 0], "high": [3, None, 2, 1]},
+        {
+            "label": "dapo",
+            "x": [0, 1, 2, 3],
+            "mean": [2, None, 1, 0.5],
+            "low": [1, None, 0, 0],
+            "high": [3, None, 2, 1],
+        },
         {"label": "erc", "x": [0, 1, 2, 3], "mean": [2, 1.9, 1.8, math.nan]},
     ],
 }
@@ -78,9 +84,17 @@ def test_identities_have_a_logarithmic_axis_that_shows_an_exact_zero() -> None:
     bars = [Bar("claim", 0.0), Bar("falsifier", 0.3)]
     (axes,) = interval_figure(bars, threshold=1e-9, direction="identity", unit="relative").axes
     assert axes.get_xscale() == "log"
-    # A decade of room on both sides of 1e-9 and 0.3.
-    assert axes.get_xlim() == pytest.approx((1e-10, 10.0), rel=1e-9)
+    # Four decades of room below the tolerance for the arrow, one above the decade that 0.3 ends in.
+    assert axes.get_xlim() == pytest.approx((1e-13, 10.0), rel=1e-9)
+    assert axes.xaxis.get_major_formatter()(1e-9) == "10⁻⁹"
     assert "exactly 0" in [text.get_text() for text in axes.texts]
+
+
+def test_no_label_of_a_figure_is_left_as_formula_source() -> None:
+    bars = [Bar("claim", 3e-16), Bar("falsifier", 0.3)]
+    assert "$" not in svg_source(interval_figure(bars, threshold=1e-9, direction="identity", unit="relative"))
+    tiny = CURVE | {"series": [{"label": "a", "x": [0, 1e7], "mean": [1e-9, 3e-9]}]}
+    assert "$" not in svg_source(curve_figure([tiny]))
 
 
 def test_missing_is_written_and_not_drawn() -> None:

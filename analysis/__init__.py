@@ -1,0 +1,1 @@
+"""Judging: claims with their falsifiers, statistics, theory, and the report."""

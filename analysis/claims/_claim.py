@@ -1,0 +1,187 @@
+"""What a claim is: data. Its verdict is computed by `analysis.claims._judging`, never by the claim itself."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from analysis.claims._estimands import Estimand
+from analysis.statistics import Direction
+from testbed.errors import ConfigError
+from testbed.objectives import make_objective
+from testbed.registry import Registry
+
+__all__ = ["Claim", "ExactClaim", "Falsifier", "StatisticalClaim", "claim_names", "get_claim", "register"]
+
+Tier = Literal["quick", "full"]
+RecordedVerdict = Literal["reproduced", "refuted", "inconclusive"]
+DEFAULT_SEEDS = 32
+
+
+@dataclass(frozen=True)
+class Falsifier:
+    """A sabotaged variant of a claim's experiment; a claim that passes on it proves nothing.
+
+    Attributes:
+        description: what was sabotaged, in a sentence.
+        arms: for a statistical claim, the arms that replace the claim's arms of the same name.
+        measure: for an exact claim, the measurement that replaces the claim's.
+    """
+
+    description: str
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measure: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A published statement with everything needed to judge it.
+
+    Raises:
+        ConfigError: at import, when the source, unit, scope or falsifier is missing; the claim's id is named.
+    """
+
+    id: str
+    """`paper/short-name`, unique."""
+    paper: str
+    """The paper's short name, as in the report's headings."""
+    title: str
+    """A few words."""
+    source: str
+    """Where the statement was published: paper, arXiv id, and where in it."""
+    statement: str
+    """What is claimed, as it is tested, in a sentence."""
+    scope: str
+    """Where the verdict holds, and what it does not say."""
+    unit: str
+    """Unit of the estimand."""
+    falsifier: Falsifier
+    """The sabotaged variant that must fail."""
+    recorded: RecordedVerdict
+    """The verdict on record; a run that differs makes `testbed verify` exit with 1."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: why the toy and the paper may differ, what else was tried."""
+    tier: Tier = "quick"
+    """`quick` claims run in `make verify`."""
+
+    def __post_init__(self) -> None:
+        for name in ("paper", "title", "source", "statement", "scope", "unit"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f"claim {self.id}: {name} is empty; every claim states it")
+        if not self.falsifier.description.strip():
+            raise ConfigError(f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected")
+
+    def protocol(self) -> dict[str, Any]:
+        """What was fixed before the run, as JSON-able data."""
+        raise NotImplementedError
+
+    def protocol_hash(self, seeds: int | None, seed: int) -> str:
+        """Sixteen hexadecimal digits that change with any part of the protocol."""
+        content = {"id": self.id, "statement": self.statement, "unit": self.unit, "seeds": seeds, "seed": seed}
+        text = json.dumps(content | self.protocol(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactClaim(Claim):
+    """An identity or inequality without randomness: judged by its largest deviation."""
+
+    measure: Callable[[], float]
+    """The largest deviation from the statement, in `unit`; 0 where it holds exactly."""
+    tolerance: float
+    """Largest deviation that counts as rounding."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.falsifier.measure is None:
+            raise ConfigError(f"claim {self.id}: its falsifier has no measure; give the sabotaged measurement")
+
+    def protocol(self) -> dict[str, Any]:
+        assert self.falsifier.measure is not None
+        return {
+            "measure": _source(self.measure),
+            "falsifier": _source(self.falsifier.measure),
+            "tolerance": self.tolerance,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticalClaim(Claim):
+    """A statement about expectations over seeds: judged by one interval of one number per seed."""
+
+    setting: Mapping[str, Any]
+    """Arguments of `simulate` shared by all arms."""
+    arms: Mapping[str, Mapping[str, Any]]
+    """Name to the arguments of `simulate` that differ, `objective` among them."""
+    estimand: Estimand
+    """One number per seed from the arms' trajectories."""
+    direction: Direction
+    """On which side of the threshold the claim lies."""
+    threshold: float
+    """The smallest effect of interest, in `unit`, fixed before the run."""
+    acts: tuple[tuple[str, str], ...] = ()
+    """(arm, metric) pairs that must be above 0 somewhere, or the claim is vacuous: the mechanism never acted."""
+    curves: tuple[str, ...] = ("exact/entropy", "exact/regret")
+    """Metrics drawn in the report, one panel each."""
+    seeds: int = DEFAULT_SEEDS
+    """Seeds of a verdict; at least 5."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.falsifier.arms:
+            raise ConfigError(f"claim {self.id}: its falsifier replaces no arm; give the sabotaged arms")
+        unknown = set(self.falsifier.arms) - set(self.arms)
+        if unknown:
+            raise ConfigError(
+                f"claim {self.id}: the falsifier replaces {sorted(unknown)}; the claim's arms are {sorted(self.arms)}"
+            )
+        needed = self.estimand.arms | {arm for arm, _ in self.acts}
+        if needed - set(self.arms):
+            raise ConfigError(
+                f"claim {self.id}: the estimand reads {sorted(needed)}; the claim's arms are {sorted(self.arms)}"
+            )
+        for arm in (*self.arms.values(), *self.falsifier.arms.values()):
+            make_objective((dict(self.setting) | dict(arm))["objective"])
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "setting": dict(self.setting),
+            "arms": {name: dict(arm) for name, arm in self.arms.items()},
+            "falsifier": {name: dict(arm) for name, arm in self.falsifier.arms.items()},
+            "estimand": self.estimand.description,
+            "direction": self.direction,
+            "threshold": self.threshold,
+        }
+
+
+registry: Registry[Claim] = Registry("claim", package="analysis.claims")
+
+
+def register(claim: Claim) -> Claim:
+    """File a claim under its id."""
+    return registry.register(claim.id)(claim)
+
+
+def claim_names() -> list[str]:
+    """Every claim's id, sorted."""
+    return registry.names()
+
+
+def get_claim(name: str) -> Claim:
+    """The claim of that id.
+
+    Raises:
+        UnknownNameError: no such claim; the message has the nearest id.
+    """
+    return registry[name]
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return repr(function)

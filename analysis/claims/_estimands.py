@@ -1,0 +1,157 @@
+"""Per-seed numbers out of trajectories, each with a description that the report and the protocol print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from testbed.errors import ConfigError
+
+__all__ = [
+    "Estimand",
+    "Measure",
+    "Trajectories",
+    "average",
+    "at_matched",
+    "contrast",
+    "difference",
+    "final",
+    "largest",
+    "roughness",
+    "value_of",
+]
+
+Array = NDArray[np.float64]
+
+
+class Trajectories:
+    """The table of one arm as arrays of steps by seeds.
+
+    Args:
+        table: rows of one objective from `Run.table`.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table = table.sort_values(["step", "seed"])
+        self.steps = np.sort(table["step"].unique())
+        self.seeds = int(table["seed"].nunique())
+
+    def __getitem__(self, metric: str) -> Array:
+        """float64 `(steps, seeds)`."""
+        if metric not in self._table:
+            raise ConfigError(f"the run has no metric {metric!r}; it has {sorted(self._table.columns)[5:]}")
+        return self._table[metric].to_numpy(np.float64).reshape(len(self.steps), self.seeds)
+
+    def __contains__(self, metric: str) -> bool:
+        return metric in self._table
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number per seed of one arm."""
+
+    description: str
+    read: Callable[[Trajectories], Array]
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """One number per seed of a whole experiment.
+
+    Attributes:
+        description: what is computed, in words.
+        compute: from the arms' trajectories to `(seeds,)`.
+        arms: the arms it reads.
+    """
+
+    description: str
+    compute: Callable[[Mapping[str, Trajectories]], Array]
+    arms: frozenset[str]
+
+
+def final(metric: str) -> Measure:
+    """The metric after the last step."""
+    return Measure(f"{metric} after the last step", lambda run: run[metric][-1])
+
+
+def average(metric: str) -> Measure:
+    """Mean of the metric over all steps after the first rollout; steps without data do not count."""
+    return Measure(f"mean of {metric} over the steps", lambda run: _over_steps(np.nanmean, run[metric][1:]))
+
+
+def largest(metric: str) -> Measure:
+    """Largest value of the metric over the steps."""
+    return Measure(f"largest {metric} of any step", lambda run: _over_steps(np.nanmax, run[metric][1:]))
+
+
+def roughness(metric: str) -> Measure:
+    """Standard deviation of the metric's second difference over the steps: a straight line has none."""
+    return Measure(
+        f"standard deviation of the second difference of {metric} between steps",
+        lambda run: np.diff(run[metric], n=2, axis=0).std(0),
+    )
+
+
+def at_matched(metric: str, matched: str, level: float) -> Measure:
+    """The metric where `matched` first reaches `level`, interpolated between steps; NaN in a run that never does.
+
+    Comparing entropies at equal reward, or at equal cumulative divergence, separates what an objective does from how
+    fast it learns.
+    """
+
+    def read(run: Trajectories) -> Array:
+        values, reference = run[metric], run[matched]
+        reached = reference >= level
+        index = reached.argmax(0)
+        columns = np.arange(values.shape[1])
+        before = np.maximum(index - 1, 0)
+        low, high = reference[before, columns], reference[index, columns]
+        share = np.where(high > low, (level - low) / np.where(high > low, high - low, 1.0), 1.0)
+        found = values[before, columns] + np.clip(share, 0, 1) * (values[index, columns] - values[before, columns])
+        return np.where(reached.any(0), found, np.nan)
+
+    return Measure(f"{metric} where {matched} first reaches {level:g}", read)
+
+
+def value_of(measure: Measure, arm: str) -> Estimand:
+    """The measure of one arm."""
+    return Estimand(f"[{arm}] {measure.description}", lambda runs: measure.read(runs[arm]), frozenset({arm}))
+
+
+def difference(measure: Measure, of: str, minus: str) -> Estimand:
+    """The measure of one arm minus that of another, seed by seed."""
+    return contrast(measure, of, minus, times=1.0)
+
+
+def contrast(measure: Measure, of: str, minus: str, times: float) -> Estimand:
+    """The measure of one arm minus a multiple of another's: above 0 where the ratio of the two exceeds `times`.
+
+    Unlike the ratio itself it has a mean when the denominator can be 0.
+    """
+    factor = "" if times == 1 else f"{times:g} × "
+    return Estimand(
+        f"[{of}] - {factor}[{minus}] of: {measure.description}",
+        lambda runs: measure.read(runs[of]) - times * measure.read(runs[minus]),
+        frozenset({of, minus}),
+    )
+
+
+def between(first: Measure, second: Measure, arm: str, times: float = 1.0) -> Estimand:
+    """One measure of an arm minus a multiple of another measure of the same arm."""
+    factor = "" if times == 1 else f"{times:g} × "
+    return Estimand(
+        f"[{arm}] {first.description} - {factor}{second.description}",
+        lambda runs: first.read(runs[arm]) - times * second.read(runs[arm]),
+        frozenset({arm}),
+    )
+
+
+def _over_steps(reduce: Callable[..., Array], values: Array) -> Array:
+    # A seed without any data is NaN, which the statistics refuse by name; numpy would warn first.
+    empty = np.isnan(values).all(0)
+    filled = np.where(empty, 0.0, values)
+    return np.where(empty, np.nan, reduce(filled, axis=0))

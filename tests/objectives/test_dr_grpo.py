@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from testbed.errors import ConfigError
+from testbed.objectives import make_objective
+from testbed.objectives.dr_grpo import DrGRPO
+
+
+def test_value_by_hand(tokens, check):
+    # Token losses as PPO; their sum -2.8 + 3.8 = 1 is divided by 2 responses and the width of 4, or by max_length.
+    batch = tokens([[1.1, 1.5, 0.5, None], [0.5, 3.0, None, None]], [1.0, -1.0])
+    check(
+        "dr_grpo",
+        batch,
+        token_loss=[[-1.1, -1.2, -0.5, 0.0], [0.8, 3.0, 0.0, 0.0]],
+        gradient=[[-1.1, 0.0, -0.5, 0.0], [0.0, 3.0, 0.0, 0.0]],
+        loss=1.0 / (2 * 4),
+    )
+    check("dr_grpo(max_length=10)", batch, loss=1.0 / (2 * 10))
+
+
+def mutate(monkeypatch):
+    """The divisor is the longest response instead of the constant."""
+    monkeypatch.setattr(DrGRPO, "max_length_or", lambda self, padded_width: 3.0)
+
+
+def test_uses_centred_advantages():
+    assert make_objective("dr_grpo").advantage == "group_centred"
+
+
+def test_rejects_a_length_of_zero():
+    with pytest.raises(ConfigError, match=r"dr_grpo: max_length is 0; expected a value in \(0, inf\)"):
+        make_objective("dr_grpo", max_length=0)
