@@ -19,7 +19,7 @@ from torch import Tensor
 from envs import exact, make_spec, prefix_tree
 from envs.automaton import Automaton
 
-VOCABULARY, LENGTH, WIDTH, REPEATS = 8, 6, 16, 5
+VOCABULARY, LENGTH, WIDTH, REPEATS = 8, 6, 32, 5
 
 
 class PrefixModel:
@@ -27,15 +27,14 @@ class PrefixModel:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        draw = {"dtype": torch.float64, "generator": generator}
-        self.embedding = torch.randn(LENGTH, VOCABULARY, WIDTH, **draw)
-        self.head = torch.randn(WIDTH, VOCABULARY, **draw)
+        self.embedding = torch.randn(LENGTH, VOCABULARY, WIDTH, dtype=torch.float64, generator=generator)
+        self.head = torch.randn(WIDTH, VOCABULARY, dtype=torch.float64, generator=generator)
 
     def __call__(self, prompts: Tensor, prefixes: Tensor) -> Tensor:
         hidden = torch.zeros(len(prompts), WIDTH, dtype=torch.float64)
         for position in range(prefixes.shape[1]):
             hidden += self.embedding[position, prefixes[:, position]]
-        return (hidden.tanh() @ self.head).log_softmax(-1)
+        return torch.log_softmax(hidden.tanh() @ self.head, -1)
 
 
 def all_responses() -> Tensor:
@@ -122,7 +121,9 @@ def main() -> None:
     print(f"V={VOCABULARY}, T={LENGTH}, {prefix_tree.count_responses(spec):,} responses, {spec.states} states\n")
 
     slow, fast = seconds(lambda: naive_prefix(spec, model), lambda: tree_prefix(spec, model))
-    report("prefix tree against enumeration", slow, fast, largest(naive_prefix(spec, model), tree_prefix(spec, model)), 20)
+    report(
+        "prefix tree against enumeration", slow, fast, largest(naive_prefix(spec, model), tree_prefix(spec, model)), 20
+    )
 
     slow, fast = seconds(lambda: brute_force(spec, log_policy), lambda: dynamic_programming(spec, log_policy))
     difference = largest(brute_force(spec, log_policy), dynamic_programming(spec, log_policy))

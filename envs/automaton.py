@@ -220,14 +220,19 @@ class Automaton:
                     f"{self.name}: {label} has shape {tuple(table.shape)}; expected (..., {states}, {vocabulary}) "
                     "as the transitions, with the same leading replica dimensions for every table"
                 )
-            if not torch.isfinite(table).all():
+            if table.dtype != torch.float64:
+                raise ConfigError(f"{self.name}: {label} has dtype {table.dtype}; expected torch.float64")
+            # Both ends are NaN if any entry is.
+            low, high = (float(end) for end in table.aminmax())
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise ConfigError(f"{self.name}: {label} holds NaN or infinity; every entry must be finite")
-        if ((self.success < 0) | (self.success > 1)).any():
-            raise ConfigError(f"{self.name}: success holds a value outside [0, 1]; it is a probability")
-        if self.reward_kind == "bernoulli" and ((self.rewards < 0) | (self.rewards > 1)).any():
-            raise ConfigError(
-                f"{self.name}: rewards holds a value outside [0, 1]; a Bernoulli reward's expectation is a probability"
-            )
+            if label == "success" and not 0 <= low <= high <= 1:
+                raise ConfigError(f"{self.name}: success holds a value outside [0, 1]; it is a probability")
+            if label == "rewards" and self.reward_kind == "bernoulli" and not 0 <= low <= high <= 1:
+                raise ConfigError(
+                    f"{self.name}: rewards holds a value outside [0, 1]; a Bernoulli reward's expectation is a "
+                    "probability"
+                )
         for label, texts, count in (
             ("prompt_texts", self.prompt_texts, self.prompts),
             ("token_texts", self.token_texts, self.vocabulary),
@@ -253,7 +258,10 @@ class Automaton:
             layers.append(slice(start, start + frontier.numel()))
             start += frontier.numel()
             following = self.transitions[frontier]
-            frontier = following[following != TERMINAL].unique()
+            # A mark per state: sorting the transitions of a large layer would take longer.
+            reached = torch.zeros(self.states, dtype=torch.bool)
+            reached[following[following != TERMINAL]] = True
+            frontier = reached.nonzero().squeeze(-1)
         if start != self.states:
             raise ConfigError(
                 f"{self.name}: {self.states - start} of {self.states} states cannot be reached from any prompt; "

@@ -60,18 +60,19 @@ class Evaluation:
     @cached_property
     def value(self) -> float | Tensor:
         """Expected reward J = E_x E_{y~π(·|x)}[R(x, y)], `(R,)`."""
-        return _number(_prompt_mean(self._spec, self._to_go(self._ending(self._spec.rewards))))
+        return _number(self._expected(_ending(self._spec, self._policy, self._spec.rewards)))
 
     @cached_property
     def success(self) -> Tensor:
         """Probability of a correct response, `(R, P)`, per prompt."""
         # The sum of many roundings may exceed 1 by an ulp, which `pass_at` could not take.
-        return _per_prompt(self._spec, self._to_go(self._ending(self._spec.success))).clamp(0.0, 1.0)
+        ending = _ending(self._spec, self._policy, self._spec.success)
+        return _per_prompt(self._spec, _to_go(self._spec, self._policy, ending)).clamp(0.0, 1.0)
 
     @cached_property
     def entropy(self) -> float | Tensor:
         """Entropy of a whole response, nats, mean over prompts, `(R,)`."""
-        return _number(_prompt_mean(self._spec, self._to_go(self._state_entropy)))
+        return _number(self._expected(self._state_entropy))
 
     @cached_property
     def token_entropy(self) -> float | Tensor:
@@ -82,9 +83,7 @@ class Evaluation:
     @cached_property
     def length(self) -> float | Tensor:
         """Expected number of tokens in a response, `(R,)`."""
-        if self._spec.horizon == 1:
-            return _number(torch.ones(self._policy.shape[:-2], dtype=torch.float64))
-        return _number(_prompt_mean(self._spec, self._to_go(torch.ones_like(self._state_entropy))))
+        return _number(self._expected(torch.ones_like(self._state_entropy)))
 
     @cached_property
     def occupancy(self) -> Tensor:
@@ -98,7 +97,7 @@ class Evaluation:
         Its negative logarithm is the Rényi entropy of order two; low is diverse.
         """
         squared = self._policy.square()
-        ended = (squared * _terminal(self._spec)).sum(-1)
+        ended = _ending(self._spec, squared, torch.ones_like(squared))
         return _number(_prompt_mean(self._spec, _to_go(self._spec, squared, ended)))
 
     @cached_property
@@ -117,14 +116,11 @@ class Evaluation:
         # expm1 and log1p keep the digits of a small p.
         return _number(-torch.expm1(k * torch.log1p(-self.success)).mean(-1))
 
-    def _to_go(self, local: Tensor) -> Tensor:
-        return _to_go(self._spec, self._policy, local)
-
-    def _ending(self, table: Tensor) -> Tensor:
-        """Expectation of a terminal table over the next token, `(R, S)`."""
-        if self._spec.horizon > 1:
-            table = table * _terminal(self._spec)
-        return (self._policy * table).sum(-1)
+    def _expected(self, local: Tensor) -> Tensor:
+        """Sum of a state quantity over the visits of a response, mean over prompts, `(R,)`."""
+        if self._spec.horizon == 1:
+            return _prompt_mean(self._spec, local)
+        return (self.occupancy * local).sum(-1)
 
 
 def evaluate(spec: Automaton, log_policy: Tensor) -> Evaluation:
@@ -215,7 +211,7 @@ def optimum(spec: Automaton, temperature: float = 0.0, reference: Tensor | None 
         soft = torch.zeros(*shape, spec.states + 1, dtype=torch.float64)
         log_policy = torch.zeros(*shape, spec.states, spec.vocabulary, dtype=torch.float64)
         for layer, ahead in _backwards(spec, soft):
-            logits = torch.where(_terminal(spec)[layer], spec.rewards[..., layer, :], ahead) / temperature
+            logits = torch.where(_terminal(spec, layer), spec.rewards[..., layer, :], ahead) / temperature
             if prior is not None:
                 logits = logits + prior[..., layer, :]
             normaliser = logits.logsumexp(-1)
@@ -253,7 +249,7 @@ def _greedy(spec: Automaton, *, most_random: bool) -> Optimum:
         count = torch.zeros_like(best)
         log_policy = torch.zeros(*shape, spec.states, spec.vocabulary, dtype=torch.float64)
         for layer, ahead in _backwards(spec, best):
-            values = torch.where(_terminal(spec)[layer], spec.rewards[..., layer, :], ahead)
+            values = torch.where(_terminal(spec, layer), spec.rewards[..., layer, :], ahead)
             best[..., layer] = values.amax(-1)
             # Values are copied, never averaged, on their way through deterministic transitions: ties are exact.
             tied = values == best[..., layer].unsqueeze(-1)
@@ -297,8 +293,8 @@ def kl_per_prompt(spec: Automaton, log_p: Tensor, log_q: Tensor) -> Tensor:
     with torch.no_grad():
         log_p, policy = _normalised(spec, log_p, "log_p")
         log_q, _ = _normalised(spec, log_q, "log_q")
-        # 0 · log(0/q) is 0, also where q is 0 too.
-        terms = torch.where(policy > 0, policy * (log_p - log_q), 0.0)
+        # Where p is 0 the term is 0, also where q is 0 too and the product is NaN.
+        terms = (log_p - log_q).mul_(policy).masked_fill_(policy == 0, 0.0)
         return _per_prompt(spec, _to_go(spec, policy, terms.sum(-1)))
 
 
@@ -315,9 +311,8 @@ def tv(spec: Automaton, log_p: Tensor, log_q: Tensor) -> float | Tensor:
         _, policy = _normalised(spec, log_p, "log_p")
         _, other = _normalised(spec, log_q, "log_q")
         local = (policy - other).abs().sum(-1) / 2
-        total = _prompt_mean(spec, _to_go(spec, policy, local))
-        length = _prompt_mean(spec, _to_go(spec, policy, torch.ones_like(local)))
-        return _number(total / length)
+        visits = _occupancy(spec, policy)
+        return _number((visits * local).sum(-1) / visits.sum(-1))
 
 
 # -- gradients ---------------------------------------------------------------------------------------------
@@ -400,7 +395,7 @@ def _action_values(spec: Automaton, policy: Tensor, table: Tensor) -> Tensor:
     values = torch.zeros(*shape, spec.states, spec.vocabulary, dtype=torch.float64)
     state_values = torch.zeros(*shape, spec.states + 1, dtype=torch.float64)
     for layer, ahead in _backwards(spec, state_values):
-        here = torch.where(_terminal(spec)[layer], table[..., layer, :], ahead)
+        here = torch.where(_terminal(spec, layer), table[..., layer, :], ahead)
         values[..., layer, :] = here
         state_values[..., layer] = (policy[..., layer, :] * here).sum(-1)
     return values
@@ -464,9 +459,9 @@ def wasted_drift(spec: Automaton, log_policy: Tensor, reference: Tensor) -> floa
 # -- one pass over the layers ------------------------------------------------------------------------------
 
 
-def _terminal(spec: Automaton) -> Tensor:
-    """Bool `(S, V)`: which transitions end the response."""
-    return spec.transitions == TERMINAL
+def _terminal(spec: Automaton, layer: slice = slice(None)) -> Tensor:
+    """Which transitions end the response, bool `(S, V)`, or those of one layer."""
+    return spec.transitions[layer] == TERMINAL
 
 
 def _ahead(spec: Automaton, layer: slice, padded: Tensor) -> Tensor:
@@ -493,6 +488,19 @@ def _to_go(spec: Automaton, policy: Tensor, local: Tensor) -> Tensor:
     return padded[..., :-1]
 
 
+def _ending(spec: Automaton, policy: Tensor, table: Tensor) -> Tensor:
+    """Expectation of a terminal table over the next token, Σ_a policy(a|s) table(s, a) [s·a ends], `(R, S)`."""
+    if spec.horizon == 1:
+        return (policy * table).sum(-1)
+    shape = torch.broadcast_shapes(policy.shape[:-2], table.shape[:-2])
+    ended = policy.new_zeros(*shape, spec.states)
+    for layer in spec.layers:
+        ends = _terminal(spec, layer)
+        if ends.any():
+            ended[..., layer] = (policy[..., layer, :] * (table[..., layer, :] * ends)).sum(-1)
+    return ended
+
+
 def _occupancy(spec: Automaton, policy: Tensor) -> Tensor:
     """Expected visits d(s) of a response to a random prompt, `(R, S)`."""
     shape = policy.shape[:-2]
@@ -508,8 +516,9 @@ def _occupancy(spec: Automaton, policy: Tensor) -> Tensor:
 
 
 def _entropy(policy: Tensor, log_policy: Tensor) -> Tensor:
-    # A probability of 0 has log -inf; the clamp makes 0 · log 0 the 0 it stands for.
-    return -(policy * log_policy.clamp_min(torch.finfo(torch.float64).min)).sum(-1)
+    # A probability of 0 has log -inf; the clamp makes 0 · log 0 the 0 it stands for. In place, because a fresh table
+    # costs more than the product.
+    return log_policy.clamp_min(torch.finfo(torch.float64).min).mul_(policy).sum(-1).neg_()
 
 
 def _per_prompt(spec: Automaton, values: Tensor) -> Tensor:

@@ -34,6 +34,26 @@ class ClipInterval(NamedTuple):
     ratio: Tensor | None = None
     keeps_gradient: bool = False
 
+    def sides(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens without a gradient: A > 0 above, A < 0 below, A < 0 over the ceiling; bool `(..., B, T)` each."""
+        compared = batch.ratio.detach() if self.ratio is None else self.ratio.detach()
+        positive, negative = batch.mask & (batch.advantages > 0), batch.mask & (batch.advantages < 0)
+        nowhere = torch.zeros_like(batch.mask)
+        high = nowhere if self.keeps_gradient else positive & (compared > self.high)
+        low = nowhere if self.keeps_gradient else negative & (compared < self.low)
+        ceiling = nowhere if self.ceiling is None else negative & (compared > self.ceiling)
+        return high, low, ceiling
+
+    def clipped(self, batch: TokenBatch) -> Tensor:
+        """Response tokens without a gradient for any of these reasons, bool `(..., B, T)`."""
+        high, low, ceiling = self.sides(batch)
+        return high | low | ceiling
+
+    def outside(self, batch: TokenBatch) -> Tensor:
+        """Response tokens outside the interval whatever the sign of A, bool `(..., B, T)`."""
+        compared = batch.ratio.detach() if self.ratio is None else self.ratio.detach()
+        return batch.mask & ((compared > self.high) | (compared < self.low))
+
 
 class MetricInfo(NamedTuple):
     """Glossary entry of a metric.
@@ -110,6 +130,18 @@ GLOSSARY: dict[str, MetricInfo] = {
     "bapo/clip_low": MetricInfo("lower bound of the ratio chosen for this batch", "1"),
     "bapo/clip_high": MetricInfo("upper bound of the ratio chosen for this batch", "1"),
     "bapo/positive_fraction": MetricInfo("positive tokens' share of the summed contribution at the chosen bounds", "1"),
+    "cov/mean": MetricInfo(
+        "mean of (log p - mean log p)(A - mean A) over response tokens: to first order the entropy spent per unit step",
+        "nats times units of A",
+    ),
+    "cov/selected_fraction": MetricInfo(
+        "share of response tokens that their covariance singled out: left out by clip_cov, penalised by kl_cov", "1"
+    ),
+    "dppo/masked_fraction": MetricInfo(
+        "share of response tokens whose probability moved too far in A's direction, gradient therefore 0", "1"
+    ),
+    "sampler/weight_mean": MetricInfo("mean weight q/p_sampler over response tokens, after its limit", "1"),
+    "sampler/limited_fraction": MetricInfo("share of response tokens whose weight q/p_sampler exceeds its limit", "1"),
     "exact/return": MetricInfo(
         "expected reward of the current policy, by dynamic programming, mean over prompts", "reward"
     ),
@@ -125,7 +157,8 @@ GLOSSARY: dict[str, MetricInfo] = {
     "exact/kl_initial": MetricInfo("KL(current ‖ initial policy), mean over prompts", "nats per response"),
     "exact/kl_cumulative": MetricInfo("sum of exact/kl_step over the iterations so far", "nats per response"),
     "exact/tv_step": MetricInfo(
-        "total variation between the policies before and after this iteration's updates, mean over the states visited before",
+        "total variation between the policies before and after this iteration's updates, "
+        "mean over the states visited before",
         "1",
     ),
     "gradient/norm": MetricInfo("Euclidean norm of the gradient of an update, mean over the iteration's updates", "1"),
@@ -178,7 +211,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
         "kl/ref": missing,
         "kl/sampler": missing,
     }
-    metrics |= _clip_metrics(batch, interval, ratio, pull, pull_total, missing)
+    metrics |= _clip_metrics(batch, interval, pull, pull_total, missing)
     if batch.entropies is not None:
         entropies = batch.entropies.detach()
         metrics["entropy/mean"] = token_average(entropies, batch)
@@ -197,7 +230,6 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
 def _clip_metrics(
     batch: TokenBatch,
     interval: ClipInterval | None,
-    ratio: Tensor,
     pull: Tensor,
     pull_total: Tensor,
     missing: Tensor,
@@ -205,16 +237,7 @@ def _clip_metrics(
     names = ("high_fraction", "low_fraction", "ceiling_fraction", "fraction", "gradient_mass_fraction")
     if interval is None:
         return {**{f"clip/{name}": missing for name in names}, "band/outside_fraction": missing}
-    compared = ratio if interval.ratio is None else interval.ratio.detach()
-    mask, advantages = batch.mask, batch.advantages
-    above, below = mask & (compared > interval.high), mask & (compared < interval.low)
-    outside = token_average(above | below, batch)
-    if interval.keeps_gradient:
-        above, below = torch.zeros_like(mask), torch.zeros_like(mask)
-    high, low = above & (advantages > 0), below & (advantages < 0)
-    ceiling = torch.zeros_like(mask)
-    if interval.ceiling is not None:
-        ceiling = mask & (advantages < 0) & (compared > interval.ceiling)
+    high, low, ceiling = interval.sides(batch)
     clipped = high | low | ceiling
     return {
         "clip/high_fraction": token_average(high, batch),
@@ -222,17 +245,16 @@ def _clip_metrics(
         "clip/ceiling_fraction": token_average(ceiling, batch),
         "clip/fraction": token_average(clipped, batch),
         "clip/gradient_mass_fraction": torch.where(clipped, pull.abs(), 0).sum((-2, -1)) / pull_total,
-        "band/outside_fraction": outside,
+        "band/outside_fraction": token_average(interval.outside(batch), batch),
     }
 
 
 def glossary_table() -> str:
     """The glossary as a Markdown table, one row a metric."""
     rows = ["| metric | formula | unit | verl | TRL |", "|---|---|---|---|---|"]
-    rows += [
-        f"| `{name}` | {info.formula} | {info.unit} | {info.verl and f'`{info.verl}`'} | {info.trl and f'`{info.trl}`'} |"
-        for name, info in sorted(GLOSSARY.items())
-    ]
+    for name, info in sorted(GLOSSARY.items()):
+        verl, trl = (engine and f"`{engine}`" for engine in (info.verl, info.trl))
+        rows.append(f"| `{name}` | {info.formula} | {info.unit} | {verl} | {trl} |")
     return "\n".join(rows)
 
 

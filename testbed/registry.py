@@ -109,10 +109,15 @@ def format_call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _split_top_level(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
+    parts, depth, start, quote = [], 0, 0, ""
     for index, character in enumerate(text):
-        depth += (character in "([") - (character in ")]")
-        if character == "," and depth == 0:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0 and not quote:
             parts.append(text[start:index])
             start = index + 1
     parts.append(text[start:])

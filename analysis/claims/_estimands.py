@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from testbed.errors import ConfigError
+from analysis.trajectories import Trajectories
 
 __all__ = [
     "Estimand",
     "Measure",
-    "Trajectories",
     "average",
     "at_matched",
     "contrast",
@@ -26,28 +24,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-
-class Trajectories:
-    """The table of one arm as arrays of steps by seeds.
-
-    Args:
-        table: rows of one objective from `Run.table`.
-    """
-
-    def __init__(self, table: pd.DataFrame) -> None:
-        self._table = table.sort_values(["step", "seed"])
-        self.steps = np.sort(table["step"].unique())
-        self.seeds = int(table["seed"].nunique())
-
-    def __getitem__(self, metric: str) -> Array:
-        """float64 `(steps, seeds)`."""
-        if metric not in self._table:
-            raise ConfigError(f"the run has no metric {metric!r}; it has {sorted(self._table.columns)[5:]}")
-        return self._table[metric].to_numpy(np.float64).reshape(len(self.steps), self.seeds)
-
-    def __contains__(self, metric: str) -> bool:
-        return metric in self._table
 
 
 @dataclass(frozen=True)
@@ -91,8 +67,8 @@ def largest(metric: str) -> Measure:
 def roughness(metric: str) -> Measure:
     """Standard deviation of the metric's second difference over the steps: a straight line has none."""
     return Measure(
-        f"standard deviation of the second difference of {metric} between steps",
-        lambda run: np.diff(run[metric], n=2, axis=0).std(0),
+        f"standard deviation of the second difference of {metric} over the steps",
+        lambda run: np.diff(run[metric][1:], n=2, axis=0).std(0),
     )
 
 

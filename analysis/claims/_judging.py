@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from analysis.claims._claim import Claim, ExactClaim, StatisticalClaim, get_claim
-from analysis.claims._estimands import Trajectories
-from analysis.statistics import MINIMUM_SEEDS, Judgement, judge, judge_identity
-from testbed.diagnostics import GLOSSARY
+from analysis.statistics import Judgement, judge, judge_identity
+from analysis.trajectories import Trajectories, curve
 from testbed.errors import ConfigError
 from testbed.simulation import simulate
 
@@ -141,7 +140,7 @@ def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: fl
         seeds_needed=own.seeds_needed,
         falsifier=_falsifier(claim, sabotaged),
         reproduce=f"testbed verify {claim.id} --seeds {seeds} --seed {seed}",
-        curves=_curves(claim, runs),
+        curves=tuple(_without_nan(curve(metric, runs)) for metric in claim.curves),
         per_seed=tuple(float(value) for value in values),
     )
 
@@ -220,40 +219,6 @@ def _shared(claim: Claim, seed: int, seeds: int | None, started: float) -> dict[
 def _described_setting(claim: StatisticalClaim) -> dict[str, Any]:
     arms = {f"arm {name}": ", ".join(f"{key}={value}" for key, value in arm.items()) for name, arm in claim.arms.items()}
     return {key: str(value) for key, value in claim.setting.items()} | arms
-
-
-def _curves(claim: StatisticalClaim, runs: Mapping[str, Trajectories]) -> tuple[dict[str, Any], ...]:
-    figures = []
-    for metric in claim.curves:
-        series = []
-        for name, run in runs.items():
-            if metric not in run:
-                continue
-            values = run[metric]
-            shown = ~np.isnan(values).all(1)
-            kept = values[shown]
-            # Pointwise 95 % intervals of the mean over seeds, for the eye only; verdicts never read them.
-            half = 1.96 * kept.std(1, ddof=1) / math.sqrt(kept.shape[1]) if kept.shape[1] > 1 else np.full(len(kept), np.nan)
-            mean = kept.mean(1)
-            series.append(
-                {
-                    "label": name,
-                    "x": run.steps[shown].tolist(),
-                    "mean": _without_nan(mean.tolist()),
-                    "low": _without_nan((mean - half).tolist()),
-                    "high": _without_nan((mean + half).tolist()),
-                }
-            )
-        unit = GLOSSARY[metric].unit
-        figures.append(
-            {
-                "title": metric,
-                "x_label": "rollouts",
-                "y_label": metric if unit == "1" else f"{metric} ({unit})",
-                "series": series,
-            }
-        )
-    return tuple(figures)
 
 
 def _without_nan(value: Any) -> Any:

@@ -239,7 +239,7 @@ _GATED = (
     "gspo(clip_low=0.2,clip_high=0.2)",
 )
 _SEEDS = range(20)
-_DRIFTS = (0.02, 0.3)
+_DRIFTS = (0.02, 0.3, 1.0)
 
 
 def _gated() -> list[str]:

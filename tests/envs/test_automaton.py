@@ -98,7 +98,10 @@ def test_unfold_lets_prompts_share_a_state():
     [
         ({"transitions": torch.tensor([[1, 2], [-1, -1]])}, r"transitions\[0, 1\] is 2; expected a state in 0..1"),
         ({"transitions": torch.tensor([[1, -2], [-1, -1]])}, r"transitions\[0, 1\] is -2"),
-        ({"transitions": torch.tensor([[1.0, 1.0], [-1.0, -1.0]])}, "transitions has shape .* expected a non-empty int64"),
+        (
+            {"transitions": torch.tensor([[1.0, 1.0], [-1.0, -1.0]])},
+            "transitions has shape .* expected a non-empty int64",
+        ),
         ({"transitions": torch.tensor([[1, 1], [1, -1]])}, "must lead from layer to layer"),
         ({"transitions": torch.tensor([[-1, -1], [-1, -1]])}, "1 of 2 states cannot be reached"),
         ({"initial_states": torch.tensor([1])}, "states must be numbered by depth"),
@@ -111,7 +114,10 @@ def test_unfold_lets_prompts_share_a_state():
         ({"initial_logits": torch.full((2, 2), float("inf")).double()}, "initial_logits holds NaN or infinity"),
         ({"reward_kind": "bernoulli", "rewards": torch.full((2, 2), 2.0).double()}, "rewards holds a value outside"),
         ({"reward_kind": "poisson"}, "reward_kind is 'poisson'; expected one of bernoulli, gaussian, deterministic"),
-        ({"reward_kind": "gaussian", "reward_scale": -1.0}, "reward_scale is -1.0; expected a finite number of at least 0"),
+        (
+            {"reward_kind": "gaussian", "reward_scale": -1.0},
+            "reward_scale is -1.0; expected a finite number of at least 0",
+        ),
         ({"token_texts": ("a",)}, "token_texts has 1 entries; expected 2 or none"),
     ],
 )

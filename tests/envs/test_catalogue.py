@@ -69,8 +69,16 @@ def test_unknown_name_offers_the_nearest():
         ("RareArm-v1", {"scale": -1.0}, "scale is -1.0; expected a finite number of at least 0"),
         ("RareArm-v1", {"initial": "zipff"}, "initial is 'zipff'; expected one of .*did you mean 'zipf'"),
         ("RareArm-v1", {"common_reward": 1.0}, "common_reward is 1.0; expected less than the rare_reward"),
-        ("RareArm-v1", {"rare_reward": 2.0}, "rare_reward is 2.0; expected a probability, because the reward is bernoulli"),
-        ("NullBandit-v1", {"reward": "deterministic"}, "reward is 'deterministic'; expected one of bernoulli, gaussian"),
+        (
+            "RareArm-v1",
+            {"rare_reward": 2.0},
+            "rare_reward is 2.0; expected a probability, because the reward is bernoulli",
+        ),
+        (
+            "NullBandit-v1",
+            {"reward": "deterministic"},
+            "reward is 'deterministic'; expected one of bernoulli, gaussian",
+        ),
         ("NeedleBandit-v1", {"gap": 0.0}, "gap is 0.0; expected a finite number above 0.0"),
         ("NeedleBandit-v1", {"gap": 0.8}, "gap is 0.8; expected base . gap of at most 1"),
         ("NeedleBandit-v1", {"arms": 4, "decoys": 4}, "decoys is 4; expected fewer than the 4 arms"),

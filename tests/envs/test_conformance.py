@@ -185,7 +185,7 @@ def test_policy_gradient_equals_autograd_through_enumeration(name, enumerated):
     found = exact.policy_gradient(spec, logits.log_softmax(-1))
     assert gap(found, expected) <= GAP
     # Nothing can be learnt where every response pays the same.
-    assert bool((expected.abs().amax() > 1e-4)) == (name != "NullBandit-v1")
+    assert bool(expected.abs().amax() > 1e-4) == (name != "NullBandit-v1")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -258,9 +258,7 @@ def test_starting_policy_is_proper(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_is_a_manual(name):
-    sections = [
-        line.strip()[3:] for line in ENVIRONMENTS[name].__doc__.splitlines() if line.strip().startswith("## ")
-    ]
+    sections = [line.strip()[3:] for line in ENVIRONMENTS[name].__doc__.splitlines() if line.strip().startswith("## ")]
     assert sections == [
         "Description",
         "Action Space",

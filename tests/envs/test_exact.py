@@ -18,7 +18,7 @@ def log(*rows):
 
 @pytest.fixture
 def walk():
-    """Token 0 ends with reward 1; token 1 goes on to a state where token 0 pays 3 and token 1 pays 0, both successes."""
+    """Token 0 ends with reward 1; token 1 goes on to where token 0 pays 3 and token 1 pays 0, both successes."""
     return Automaton(
         name="Walk-v1",
         transitions=torch.tensor([[TERMINAL, 1], [TERMINAL, TERMINAL]]),
@@ -188,7 +188,9 @@ def test_open_gate_gives_the_policy_gradient(random_policy):
 def test_expected_update_is_the_gradient_of_the_clipped_surrogate(name, enumerated, random_policy):
     # Independent route: write out every token of every response under the behaviour policy, form
     # Σ_y q(y) Σ_t min(r_t A_t, clip(r_t) A_t) with A a fixed function of the last (state, token), and differentiate.
-    small = {"MultiCorrectBandit-v1": {"arms": 6, "contexts": 2}}.get(name, {"length": 3, "vocabulary": 4, "prompts": 2})
+    small = {"MultiCorrectBandit-v1": {"arms": 6, "contexts": 2}}.get(
+        name, {"length": 3, "vocabulary": 4, "prompts": 2}
+    )
     spec = make_spec(name, **small)
     responses = enumerated(spec)
     behaviour = random_policy(spec, seed=1)

@@ -92,7 +92,7 @@ def test_results_are_the_caller_s_own():
 @pytest.mark.parametrize("action", [4, -1, 1.5, "two"])
 def test_rejects_actions_outside_the_space(env, action):
     env.reset(seed=0)
-    with pytest.raises(ConfigError, match="action is .*; expected a token, a whole number from 0 to 3"):
+    with pytest.raises(ConfigError, match=r"action is .*; expected a token, a whole number from 0 to 3"):
         env.step(action)
 
 
@@ -100,13 +100,13 @@ def test_rejects_actions_outside_the_space(env, action):
 def test_batch_rejects_actions_outside_the_space(actions):
     batch = AutomatonVectorEnv(2, "ModularSum-v1", vocabulary=4)
     batch.reset(seed=0)
-    with pytest.raises(ConfigError, match="action is .*; expected 2 tokens, whole numbers from 0 to 3"):
+    with pytest.raises(ConfigError, match=r"action is .*; expected 2 tokens, whole numbers from 0 to 3"):
         batch.step(np.array(actions))
 
 
 @pytest.mark.parametrize("options", [{"prompt": 3}, {"prompt": -1}, {"prompt": "first"}])
 def test_rejects_unknown_prompts(env, options):
-    with pytest.raises(ConfigError, match="option prompt is .*has prompts 0 to 2"):
+    with pytest.raises(ConfigError, match=r"option prompt is .*has prompts 0 to 2"):
         env.reset(options=options)
 
 

@@ -107,7 +107,7 @@ def test_counts():
 
 def test_refuses_what_would_not_fit():
     spec = make_spec("ModularSum-v1", prompts=1, length=12, vocabulary=16)
-    with pytest.raises(ConfigError, match="has 281,474,976,710,656 responses.*For a tabular policy use envs.exact"):
+    with pytest.raises(ConfigError, match=r"has 281,474,976,710,656 responses.*For a tabular policy use envs.exact"):
         prefix_tree.unroll(spec)
 
 

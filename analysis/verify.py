@@ -1,0 +1,158 @@
+"""Run claims, compare their verdicts with those on record, and keep everything in one folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.claims import Verdict, claim_names, get_claim, run_claim
+from analysis.report import write_report
+from testbed.errors import ConfigError
+from testbed.progress import LateProgress
+from testbed.simulation.run import claim_folder, environment_facts
+
+__all__ = ["TIERS", "Verification", "select", "verify"]
+
+TIERS = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A finished verification.
+
+    Attributes:
+        folder: where `results.json` and `report.html` lie.
+        verdicts: one per claim, by id.
+    """
+
+    folder: Path
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    @property
+    def changed(self) -> tuple[Verdict, ...]:
+        """The verdicts that differ from those on record."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.as_recorded)
+
+
+def select(names: Iterable[str], tier: str) -> list[str]:
+    """The ids of the claims to run.
+
+    Args:
+        names: ids, or papers' short names for all claims of a paper; none: every claim of the tier.
+        tier: `quick`, or `full` for the quick ones and all others.
+
+    Raises:
+        UnknownNameError: a name is neither a claim nor a paper.
+        ConfigError: no such tier.
+    """
+    if tier not in TIERS:
+        raise ConfigError(f"tier is {tier!r}; expected one of {', '.join(TIERS)}")
+    known = claim_names()
+    chosen: list[str] = []
+    for name in names:
+        of_paper = [item for item in known if item.split("/")[0] == name]
+        chosen += of_paper or [get_claim(name).id]
+    if chosen:
+        return list(dict.fromkeys(chosen))
+    return [name for name in known if tier == "full" or get_claim(name).tier == "quick"]
+
+
+def verify(
+    names: Sequence[str] = (),
+    *,
+    tier: str = "quick",
+    seeds: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    jobs: int = -1,
+    command: str = "",
+) -> Verification:
+    """Run claims in parallel processes and write `results.json` and `report.html`.
+
+    Args:
+        names: see `select`.
+        tier: see `select`.
+        seeds: seeds of every statistical claim; `None`: each claim's own number.
+        seed: master seed.
+        out: folder of the run; `None`: a new one below `runs/`.
+        jobs: processes, each with one thread; -1: one per core.
+        command: how this was started, for the record.
+
+    Raises:
+        RunExistsError: `out` already holds something; nothing is run.
+    """
+    chosen = select(names, tier)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    folder = claim_folder(Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else out)
+    verdicts = _run_all(chosen, seeds, seed, jobs)
+    facts = {
+        "versions": environment_facts(),
+        "commit": _commit(),
+        "seed": seed,
+        "seeds": seeds,
+        "tier": tier,
+        "command": command,
+        "date": started.isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - clock,
+    }
+    _write(folder / "results.json", {"run": facts, "claims": [verdict.to_json() for verdict in verdicts]})
+    write_report(folder)
+    return Verification(folder, tuple(verdicts))
+
+
+def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> list[Verdict]:
+    from joblib import Parallel, delayed
+
+    # The longest first, so that no process is left with a long one at the end.
+    order = sorted(chosen, key=lambda name: -_expected_work(name))
+    workers = min(len(order), jobs) if jobs > 0 else jobs
+    finished: dict[str, Verdict] = {}
+    with LateProgress("judging claims", len(order)) as progress:
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+        for verdict in parallel(delayed(_run_one)(name, seeds, seed) for name in order):
+            finished[verdict.id] = verdict
+            progress.advance()
+    return [finished[name] for name in chosen]
+
+
+def _run_one(name: str, seeds: int | None, seed: int) -> Verdict:
+    import torch
+
+    torch.set_num_threads(1)
+    return run_claim(name, seeds=seeds, seed=seed)
+
+
+def _expected_work(name: str) -> float:
+    claim = get_claim(name)
+    setting = getattr(claim, "setting", {})
+    return float(setting.get("steps", 0)) * (len(getattr(claim, "arms", ())) + 1) * getattr(claim, "seeds", 0)
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,247 @@
+"""The command line: the only file that sees every floor, and imports each only when a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from testbed.errors import TestbedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.claims import Verdict
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="testbed",
+    help="Published claims about LLM reinforcement-learning objectives, judged where the right answer is known.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Seed = Annotated[int, typer.Option(help="Master seed; the same one gives the same numbers, bit for bit.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+_MARKS = {
+    "reproduced": ("✓", "green"),
+    "refuted": ("✗", "red"),
+    "inconclusive": ("?", "yellow"),
+    "broken": ("!", "magenta"),
+    "vacuous": ("∅", "magenta"),
+}
+
+
+def main() -> None:
+    """Run the command line; a mistake in the input is one sentence and exit code 2."""
+    try:
+        app()
+    except TestbedError as error:
+        typer.echo(f"testbed: {error}", err=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_names(as_json: Json = False) -> None:
+    """Every registered objective, environment, model, advantage, reduction and claim."""
+    from analysis.claims import claim_names
+    from envs import env_names
+    from models import policy_names
+    from testbed.advantages import advantage_names
+    from testbed.objectives import objective_names
+    from testbed.reductions import reduction_names
+
+    names = {
+        "objectives": objective_names(),
+        "environments": env_names(),
+        "models": policy_names(),
+        "advantages": advantage_names(),
+        "reductions": reduction_names(),
+        "claims": claim_names(),
+    }
+    if as_json:
+        typer.echo(json.dumps(names, indent=1))
+        return
+    for kind, items in names.items():
+        typer.echo(f"{kind} ({len(items)})")
+        for item in items:
+            typer.echo(f"  {item}")
+
+
+@app.command()
+def compare(
+    objectives: Annotated[
+        list[str], typer.Argument(help="Objectives, each name or name(key=value,…), such as 'erc(base=gppo)'.")
+    ],
+    env: Annotated[str, typer.Option(help="Environment id, such as RareArm-v1 or 'RareArm-v1(arms=10)'.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not hold another run.")],
+    seeds: Annotated[int, typer.Option(help="Seeds per objective.")] = 32,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Rollouts.")] = 100,
+    group_size: Annotated[int, typer.Option(help="Responses per prompt and rollout.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over each rollout.")] = 4,
+    minibatches: Annotated[int, typer.Option(help="Parts each pass is split into.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Step size.")] = 1.0,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
+    max_grad_norm: Annotated[float | None, typer.Option(help="Clip each replica's gradient norm.")] = None,
+    advantage: Annotated[str | None, typer.Option(help="Advantage estimator; default: each objective's own.")] = None,
+    staleness: Annotated[int, typer.Option(help="Rollouts come from the policy of that many iterations ago.")] = 0,
+    model: Annotated[str, typer.Option(help="Policy.")] = "tabular",
+) -> None:
+    """Train objectives on one environment over paired seeds; curves, a table and the full run go to --out."""
+    from analysis.comparison import compare as run_comparison
+
+    done = run_comparison(
+        objectives,
+        env,
+        out=out,
+        seeds=seeds,
+        seed=seed,
+        steps=steps,
+        group_size=group_size,
+        epochs=epochs,
+        minibatches=minibatches,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        max_grad_norm=max_grad_norm,
+        advantage=advantage,
+        staleness=staleness,
+        model=model,
+    )
+    _print_summary(done.summary, seeds)
+    typer.echo(f"curves: {done.folder / 'curves.png'}")
+
+
+@app.command()
+def verify(
+    claims: Annotated[list[str] | None, typer.Argument(help="Claims, or papers; none: all of the tier.")] = None,
+    tier: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each statistical claim; default: the claim's own.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+) -> None:
+    """Judge claims; exit with 1 when a verdict differs from the one on record."""
+    from analysis.verify import verify as run_verification
+
+    done = run_verification(
+        claims or (), tier=tier, seeds=seeds, seed=seed, out=out, jobs=jobs, command=" ".join(["testbed", *sys.argv[1:]])
+    )
+    _print_verdicts(done.verdicts)
+    typer.echo(f"report: {done.report}")
+    if done.changed:
+        changes = ", ".join(f"{item.id} ({item.recorded} → {item.verdict})" for item in done.changed)
+        typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def claims(as_json: Json = False) -> None:
+    """Every claim with its source, its tier and the verdict on record."""
+    from analysis.claims import claim_names, get_claim
+
+    rows = [
+        {
+            "id": claim.id,
+            "paper": claim.paper,
+            "title": claim.title,
+            "source": claim.source,
+            "statement": claim.statement,
+            "tier": claim.tier,
+            "recorded": claim.recorded,
+        }
+        for claim in map(get_claim, claim_names())
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    _print_table(("claim", "on record", "statement"), [(row["id"], row["recorded"], row["title"]) for row in rows])
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished verify run.")],
+    against: Annotated[Path | None, typer.Option(help="Another run; the report says which verdicts moved.")] = None,
+) -> None:
+    """Write a run's report.html again, optionally comparing it with another run."""
+    from analysis.report import write_report
+
+    typer.echo(f"report: {write_report(run, against=against)}")
+
+
+@app.command()
+def theory() -> None:
+    """Every closed-form prediction beside its measurement by another route; exit with 1 when one does not hold."""
+    from analysis.theory import predictions
+
+    rows, failed = [], 0
+    for item in predictions():
+        found = item.compare()
+        failed += not found.holds
+        rows.append(
+            (
+                item.id,
+                item.name,
+                f"{found.predicted:.6g}",
+                f"{found.measured:.6g}",
+                f"{found.error:.1e}",
+                f"{found.tolerance:.0e} {item.scale}",
+                "holds" if found.holds else "FAILS",
+            )
+        )
+    _print_table(("", "prediction", "predicted", "measured", "largest error", "tolerance", ""), rows)
+    if failed:
+        raise typer.Exit(1)
+
+
+# -- output --------------------------------------------------------------------------------------------------------
+
+
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    rows = []
+    for verdict in verdicts:
+        mark, colour = _MARKS[verdict.verdict]
+        bounds = (
+            f"{verdict.estimate:.3g}"
+            if verdict.interval is None
+            else f"{verdict.estimate:.3g} [{verdict.interval[0]:.3g}, {verdict.interval[1]:.3g}]"
+        )
+        side = {"greater": ">", "less": "<", "equivalent": "within ±", "identity": "≤"}[verdict.direction]
+        note = "" if verdict.as_recorded else f" (recorded: {verdict.recorded})"
+        rows.append(
+            (verdict.id, f"[{colour}]{mark} {verdict.verdict}[/]{note}", bounds, f"{side} {verdict.threshold:.3g}", verdict.unit)
+        )
+    _print_table(("claim", "verdict", "estimate [90 % interval]", "claimed", "unit"), rows)
+    counts = {kind: sum(verdict.verdict == kind for verdict in verdicts) for kind in _MARKS}
+    typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+
+
+def _print_summary(summary: Any, seeds: int) -> None:
+    columns = list(dict.fromkeys(name for name, _ in summary.columns))
+    rows = []
+    for label, row in summary.iterrows():
+        cells = [
+            f"{row[name, 'mean']:.4g} [{row[name, 'low']:.3g}, {row[name, 'high']:.3g}]" if seeds >= 5 else f"{row[name, 'mean']:.4g}"
+            for name in columns
+        ]
+        rows.append((str(label), *(cell.replace("nan [nan, nan]", "missing").replace("nan", "missing") for cell in cells)))
+    _print_table(("objective", *columns), rows)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
