@@ -13,14 +13,21 @@ from analysis import plots
 from analysis.statistics import MINIMUM_SEEDS, interval
 from analysis.trajectories import by_objective, curve
 from testbed.simulation import Run, simulate
-from testbed.simulation.run import claim_folder
+from testbed.simulation.run import claim_folder, free_folder
 
 __all__ = ["CURVES", "Comparison", "compare"]
 
-CURVES = ("exact/entropy", "exact/regret", "clip/high_fraction", "clip/low_fraction", "ratio/log_abs_mean", "exact/kl_step")
+CURVES = (
+    "exact/entropy",
+    "exact/regret",
+    "clip/high_fraction",
+    "clip/low_fraction",
+    "ratio/log_abs_mean",
+    "exact/kl_step",
+)
 """The metrics a comparison draws."""
-_FINAL = ("exact/return", "exact/regret", "exact/entropy", "exact/kl_initial")
-_AVERAGED = ("clip/fraction", "band/outside_fraction", "exact/kl_step")
+_FINAL = ("exact/regret", "exact/entropy", "exact/kl_initial")
+_AVERAGED = ("clip/fraction", "exact/kl_step")
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,10 @@ def compare(objectives: Sequence[str], env: str, *, out: str | Path, **settings:
     Raises:
         RunExistsError: `out` already holds something; nothing is run.
     """
-    folder = claim_folder(out)
+    folder = free_folder(out)
     run = simulate(list(objectives), env, **settings)
     summary = summarise(run)
+    claim_folder(folder)
     run.save(folder / "run")
     summary.to_csv(folder / "summary.csv")
     arms = by_objective(run.table)

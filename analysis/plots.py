@@ -32,7 +32,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _INK, _QUIET, _CLAIMED = "#1d2329", "#5b6570", "#e4eef6"
-_DIRECTIONS = ("greater", "less", "equivalence", "equivalent", "identity")
+_DIRECTIONS = ("greater", "less", "equivalent", "identity")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def interval_figure(
     Args:
         bars: the rows, the first on top.
         threshold: where the claimed side begins, in `unit`; None: nothing is shaded.
-        direction: "greater" or "less" (claimed side above or below the threshold), "equivalence" (between
+        direction: "greater" or "less" (claimed side above or below the threshold), "equivalent" (between
             minus and plus the threshold), "identity" (a deviation below the tolerance; logarithmic axis, on
             which an exact 0 is drawn as an arrow at the left edge).
         unit: unit of every number, shown on the axis.
@@ -125,6 +125,9 @@ def interval_figure(
                 lambda value, _: f"10{str(round(math.log10(value))).translate(_SUPERSCRIPTS)}"
             )
             axes.minorticks_off()
+        else:
+            # Four-digit labels of a fifth and further tick would run into each other at this width.
+            axes.locator_params(axis="x", nbins=4)
         if not _numbers(bars) and not math.isfinite(limit):
             axes.set_xticks([])
         axes.set_xlim(left, right)

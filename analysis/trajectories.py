@@ -75,6 +75,6 @@ def curve(metric: str, arms: Mapping[str, Trajectories]) -> dict[str, Any]:
     return {
         "title": metric,
         "x_label": "rollouts",
-        "y_label": metric if unit == "1" else f"{metric} ({unit})",
+        "y_label": metric if unit == "1" else unit,
         "series": series,
     }

@@ -15,7 +15,7 @@ from analysis.claims import Verdict, claim_names, get_claim, run_claim
 from analysis.report import write_report
 from testbed.errors import ConfigError
 from testbed.progress import LateProgress
-from testbed.simulation.run import claim_folder, environment_facts
+from testbed.simulation.run import claim_folder, environment_facts, free_folder
 
 __all__ = ["TIERS", "Verification", "select", "verify"]
 
@@ -94,7 +94,7 @@ def verify(
     """
     chosen = select(names, tier)
     started, clock = datetime.now(UTC), time.perf_counter()
-    folder = claim_folder(Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else out)
+    folder = free_folder(Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else out)
     verdicts = _run_all(chosen, seeds, seed, jobs)
     facts = {
         "versions": environment_facts(),
@@ -106,6 +106,7 @@ def verify(
         "date": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,
     }
+    claim_folder(folder)
     _write(folder / "results.json", {"run": facts, "claims": [verdict.to_json() for verdict in verdicts]})
     write_report(folder)
     return Verification(folder, tuple(verdicts))

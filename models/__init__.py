@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from models.policy import Policy, make_policy, policy_names
+from models.policy import Episodes, Policy, make_policy, policy_names
 
-__all__ = ["Policy", "make_policy", "policy_names"]
+__all__ = ["Episodes", "Policy", "make_policy", "policy_names"]

@@ -2,22 +2,179 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.policy import Policy, Samples, Step, policies
+from models.policy import EXACT, Distortion, Policy, Samples, Step, policies
 
-__all__ = ["TabularPolicy"]
+__all__ = ["StatePolicy", "TabularPolicy"]
+
+
+class StatePolicy(Policy):
+    """π(v|s) = softmax(z_s)_v, however the table z `(R, S, V)` comes from the parameters.
+
+    The gradient with respect to z is written out: d log π(a|s)/dz_s = e_a - π_s and dH_s/dz_s = -π_s·(log π_s + H_s),
+    so a training loop needs automatic differentiation only for its objective.
+    """
+
+    _memory: _Memory | None = None
+
+    @abstractmethod
+    def table(self) -> Tensor:
+        """z, float `(R, S, V)`."""
+
+    @abstractmethod
+    def chain(self, table_gradient: Tensor) -> Sequence[Tensor]:
+        """The gradient of the parameters for one of z, `(R, S, V)`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy gets buffers of its own.
+        return {name: value for name, value in vars(self).items() if name != "_memory"}
+
+    def log_policy(self) -> Tensor:
+        """Float `(R, S, V)`."""
+        return torch.log_softmax(self.table(), -1)
+
+    def sample(
+        self,
+        initial_states: Tensor,
+        step: Step,
+        uniforms: Tensor,
+        *,
+        entropies: bool,
+        prefix: Samples | None = None,
+        distortion: Distortion = EXACT,
+    ) -> Samples:
+        """Inverse-distribution-function sampling, all replicas and sequences at once.
+
+        The distribution functions of all states of a replica are laid end to end, state s occupying [s, s+1), so that
+        one sorted search serves every sequence whatever state it is in.
+        """
+        replicas, states_count, vocabulary = self.shape
+        _, sequences, horizon = uniforms.shape
+        if distortion is EXACT:
+            memory = self._current()
+            log_policy, policy = memory.log_policy, memory.policy
+        else:
+            log_policy = torch.log_softmax(distortion.of_table(self.table()), -1)
+            policy = log_policy.exp()
+        cumulative = policy.cumsum(-1, dtype=torch.float64)
+        cumulative[..., -1] = 1.0  # rounding must not leave a gap at the end of a state's interval
+        if states_count > 1:
+            cumulative += torch.arange(states_count, device=cumulative.device).unsqueeze(-1)
+        cumulative = cumulative.view(replicas, -1)
+
+        here = initial_states.expand(replicas, sequences)
+        alive = torch.ones_like(here, dtype=torch.bool)
+        final_states = final_tokens = here
+        states: list[Tensor] = []
+        tokens: list[Tensor] = []
+        mask: list[Tensor] = []
+        written = 0
+        if prefix is not None:
+            written = prefix.tokens.shape[-1]
+            states.extend(prefix.states.unbind(-1))
+            tokens.extend(prefix.tokens.unbind(-1))
+            mask.extend(prefix.mask.unbind(-1))
+            final_states, final_tokens = prefix.final_states, prefix.final_tokens
+            current = step(final_states, final_tokens)
+            alive, here = current >= 0, current.clamp(min=0)
+        for position in range(written, horizon):
+            flat = torch.searchsorted(cumulative, uniforms[..., position] + here, right=True)
+            drawn = (flat - here * vocabulary).clamp_(0, vocabulary - 1)
+            if position == 0:  # nobody has finished yet
+                final_states, final_tokens = here, drawn
+            else:
+                here, drawn = here * alive, drawn * alive
+                final_states = torch.where(alive, here, final_states)
+                final_tokens = torch.where(alive, drawn, final_tokens)
+            states.append(here)
+            tokens.append(drawn)
+            mask.append(alive)
+            if position + 1 < horizon:
+                current = step(here, drawn)
+                alive = alive & (current >= 0)
+                here = current.clamp(min=0)
+        all_states, all_tokens, all_mask = torch.stack(states, -1), torch.stack(tokens, -1), torch.stack(mask, -1)
+        index = all_states * vocabulary + all_tokens
+        log_probs = _take(log_policy.flatten(-2), index)
+        chosen = None
+        if entropies:
+            entropy = memory.entropy() if distortion is EXACT else _entropy(log_policy, policy)
+            chosen = _take(entropy, all_states)
+        if prefix is not None:
+            log_probs[..., :written] = prefix.log_probs
+            if chosen is not None and prefix.entropies is not None:
+                chosen[..., :written] = prefix.entropies
+        return Samples(all_states, all_tokens, all_mask, log_probs, chosen, final_states, final_tokens)
+
+    def evaluate(self, samples: Samples, *, entropies: bool) -> tuple[Tensor, Tensor | None]:
+        """Gathers from the table."""
+        memory = self._current()
+        log_probs = _take(memory.log_policy.flatten(-2), memory.index(samples))
+        return log_probs, _take(memory.entropy(), samples.states) if entropies else None
+
+    def gradient(self, samples: Samples, log_prob_weights: Tensor, entropy_weights: Tensor | None) -> Sequence[Tensor]:
+        """Scatters the weights back into a table, which the next call overwrites, and on to the parameters."""
+        assert self._memory is not None
+        memory = self._memory
+        weights, states = log_prob_weights.flatten(-2), samples.states.flatten(-2)
+        per_state = weights.new_zeros(self.shape[:-1]).scatter_add_(-1, states, weights)
+        gradient = torch.mul(memory.policy, per_state.neg_().unsqueeze(-1), out=memory.gradient)
+        gradient.view(len(weights), -1).scatter_add_(-1, memory.index(samples).flatten(-2), weights)
+        if entropy_weights is not None:
+            per_state = torch.zeros_like(per_state).scatter_add_(-1, states, entropy_weights.flatten(-2))
+            surplus = memory.log_policy + memory.entropy().unsqueeze(-1)
+            gradient -= per_state.unsqueeze(-1) * memory.policy * surplus
+        return self.chain(gradient)
+
+    def _current(self) -> _Memory:
+        """The table's softmax, recomputed unless nothing has written to the parameters since the last time."""
+        if self._memory is None:
+            self._memory = _Memory(self.shape, self.parameters[0])
+        # Every operation in place raises a tensor's version, an optimiser's step included: the first update after a
+        # rollout finds the softmax that the rollout was drawn from.
+        versions = [parameter._version for parameter in self.parameters]
+        if self._memory.versions != versions:
+            self._memory.fill(self.table(), versions)
+        return self._memory
+
+
+class _Memory:
+    """What a policy computed last, in buffers it reuses: a fresh table costs more than the arithmetic in it."""
+
+    def __init__(self, shape: torch.Size, like: Tensor) -> None:
+        self.log_policy, self.policy, self.gradient = (like.new_empty(shape) for _ in range(3))
+        self.versions: list[int] = []
+        self._entropy: Tensor | None = None
+        self._indexed: tuple[Samples, Tensor] | None = None
+
+    def fill(self, logits: Tensor, versions: list[int]) -> None:
+        """Softmax and its logarithm."""
+        torch.log_softmax(logits, -1, out=self.log_policy)
+        torch.exp(self.log_policy, out=self.policy)
+        self._entropy, self.versions = None, versions
+
+    def entropy(self) -> Tensor:
+        """H of every state, nats, `(R, S)`."""
+        if self._entropy is None:
+            self._entropy = _entropy(self.log_policy, self.policy)
+        return self._entropy
+
+    def index(self, samples: Samples) -> Tensor:
+        """Where the tokens of `samples` are in a flattened table, int64 `(R, B, T)`."""
+        if self._indexed is None or self._indexed[0] is not samples:
+            self._indexed = (samples, samples.states * self.policy.shape[-1] + samples.tokens)
+        return self._indexed[1]
 
 
 @policies.register("tabular")
-class TabularPolicy(Policy):
-    """π(v|s) = softmax(z_s)_v with free logits z, `(R, S, V)`.
-
-    The gradient is written out: d log π(a|s)/dz_s = e_a - π_s and dH_s/dz_s = -π_s·(log π_s + H_s), so a training loop
-    needs automatic differentiation only for its objective.
+class TabularPolicy(StatePolicy):
+    """π(v|s) = softmax(z_s)_v with free logits z, `(R, S, V)`: what is learned in one state changes no other.
 
     Args:
         logits: float `(R, S, V)`; copied.
@@ -30,82 +187,20 @@ class TabularPolicy(Policy):
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits.detach().clone(memory_format=torch.contiguous_format)
+        self.shape = self.logits.shape
         self.parameters = [self.logits]
-        self._log_policy: Tensor | None = None
-        self._policy: Tensor | None = None
-        self._entropy: Tensor | None = None
 
-    def log_policy(self) -> Tensor:
-        """float `(R, S, V)`."""
-        return torch.log_softmax(self.logits, -1)
+    def table(self) -> Tensor:
+        """The logits."""
+        return self.logits
+
+    def chain(self, table_gradient: Tensor) -> Sequence[Tensor]:
+        """The gradient itself."""
+        return [table_gradient]
 
     def snapshot(self) -> TabularPolicy:
         """A copy with logits of its own."""
         return TabularPolicy(self.logits)
-
-    def sample(self, initial_states: Tensor, step: Step, uniforms: Tensor, *, entropies: bool) -> Samples:
-        """Inverse-distribution-function sampling, all replicas and sequences at once.
-
-        The distribution functions of all states of a replica are laid end to end, state s occupying [s, s+1), so that
-        one sorted search serves every sequence whatever state it is in.
-        """
-        replicas, states_count, vocabulary = self.logits.shape
-        _, sequences, horizon = uniforms.shape
-        log_policy = self.log_policy()
-        cumulative = log_policy.double().exp_().cumsum(-1)
-        cumulative[..., -1] = 1.0  # rounding must not leave a gap at the end of a state's interval
-        cumulative += torch.arange(states_count, dtype=torch.float64).unsqueeze(-1)
-        cumulative = cumulative.view(replicas, -1)
-
-        current = initial_states.expand(replicas, sequences)
-        shape = (replicas, sequences, horizon)
-        states = torch.zeros(shape, dtype=torch.int64)
-        tokens = torch.zeros(shape, dtype=torch.int64)
-        mask = torch.zeros(shape, dtype=torch.bool)
-        final_states = current.clone()
-        final_tokens = torch.zeros_like(final_states)
-        for position in range(horizon):
-            alive = current >= 0
-            here = current.clamp(min=0)
-            flat = torch.searchsorted(cumulative, uniforms[..., position] + here, right=True)
-            drawn = (flat - here * vocabulary).clamp_(0, vocabulary - 1)
-            states[..., position] = here * alive
-            tokens[..., position] = drawn * alive
-            mask[..., position] = alive
-            final_states = torch.where(alive, here, final_states)
-            final_tokens = torch.where(alive, drawn, final_tokens)
-            current = torch.where(alive, step(here, drawn), current)
-        log_probs = _take(log_policy.flatten(-2), states * vocabulary + tokens)
-        chosen = _take(_entropy(log_policy, log_policy.exp()), states) if entropies else None
-        return Samples(states, tokens, mask, log_probs, chosen, final_states, final_tokens)
-
-    def evaluate(self, samples: Samples, *, entropies: bool) -> tuple[Tensor, Tensor | None]:
-        """Gathers from the table."""
-        log_policy = self.log_policy()
-        policy = log_policy.exp()
-        entropy = _entropy(log_policy, policy) if entropies else None
-        self._log_policy, self._policy, self._entropy = log_policy, policy, entropy
-        log_probs = _take(log_policy.flatten(-2), samples.states * self.logits.shape[-1] + samples.tokens)
-        return log_probs, None if entropy is None else _take(entropy, samples.states)
-
-    def gradient(self, samples: Samples, log_prob_weights: Tensor, entropy_weights: Tensor | None) -> Sequence[Tensor]:
-        """Scatters the weights back into the table."""
-        assert self._policy is not None
-        replicas, states_count, vocabulary = self.logits.shape
-        weights = log_prob_weights.flatten(-2)
-        states = samples.states.flatten(-2)
-        flat = states * vocabulary + samples.tokens.flatten(-2)
-        gradient = weights.new_zeros(replicas, states_count * vocabulary).scatter_add_(-1, flat, weights)
-        gradient = gradient.view_as(self.logits)
-        per_state = weights.new_zeros(replicas, states_count).scatter_add_(-1, states, weights)
-        gradient -= per_state.unsqueeze(-1) * self._policy
-        if entropy_weights is not None:
-            assert self._log_policy is not None
-            assert self._entropy is not None
-            per_state = torch.zeros_like(per_state).scatter_add_(-1, states, entropy_weights.flatten(-2))
-            surplus = self._log_policy + self._entropy.unsqueeze(-1)
-            gradient -= per_state.unsqueeze(-1) * self._policy * surplus
-        return [gradient]
 
 
 def _take(table: Tensor, index: Tensor) -> Tensor:

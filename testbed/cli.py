@@ -122,7 +122,9 @@ def compare(
 def verify(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims, or papers; none: all of the tier.")] = None,
     tier: Annotated[str, typer.Option(help="quick or full.")] = "quick",
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each statistical claim; default: the claim's own.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds of each statistical claim; default: the claim's own.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
@@ -131,7 +133,13 @@ def verify(
     from analysis.verify import verify as run_verification
 
     done = run_verification(
-        claims or (), tier=tier, seeds=seeds, seed=seed, out=out, jobs=jobs, command=" ".join(["testbed", *sys.argv[1:]])
+        claims or (),
+        tier=tier,
+        seeds=seeds,
+        seed=seed,
+        out=out,
+        jobs=jobs,
+        command=" ".join(["testbed", *sys.argv[1:]]),
     )
     _print_verdicts(done.verdicts)
     typer.echo(f"report: {done.report}")
@@ -215,7 +223,13 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
         side = {"greater": ">", "less": "<", "equivalent": "within ±", "identity": "≤"}[verdict.direction]
         note = "" if verdict.as_recorded else f" (recorded: {verdict.recorded})"
         rows.append(
-            (verdict.id, f"[{colour}]{mark} {verdict.verdict}[/]{note}", bounds, f"{side} {verdict.threshold:.3g}", verdict.unit)
+            (
+                verdict.id,
+                f"[{colour}]{mark} {verdict.verdict}[/]{note}",
+                bounds,
+                f"{side} {verdict.threshold:.3g}",
+                verdict.unit,
+            )
         )
     _print_table(("claim", "verdict", "estimate [90 % interval]", "claimed", "unit"), rows)
     counts = {kind: sum(verdict.verdict == kind for verdict in verdicts) for kind in _MARKS}
@@ -227,10 +241,14 @@ def _print_summary(summary: Any, seeds: int) -> None:
     rows = []
     for label, row in summary.iterrows():
         cells = [
-            f"{row[name, 'mean']:.4g} [{row[name, 'low']:.3g}, {row[name, 'high']:.3g}]" if seeds >= 5 else f"{row[name, 'mean']:.4g}"
+            f"{row[name, 'mean']:.4g} [{row[name, 'low']:.3g}, {row[name, 'high']:.3g}]"
+            if seeds >= 5
+            else f"{row[name, 'mean']:.4g}"
             for name in columns
         ]
-        rows.append((str(label), *(cell.replace("nan [nan, nan]", "missing").replace("nan", "missing") for cell in cells)))
+        rows.append(
+            (str(label), *(cell.replace("nan [nan, nan]", "missing").replace("nan", "missing") for cell in cells))
+        )
     _print_table(("objective", *columns), rows)
 
 

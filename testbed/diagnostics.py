@@ -193,7 +193,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
 
     pull = ratio * advantages
     pull_total = pull.abs().sum((-2, -1))
-    non_empty = batch.lengths > 0
+    used = (advantages != 0).any(-1).sum(-1, dtype=ratio.dtype)
     metrics = {
         "ratio/mean": token_average(ratio, batch),
         "ratio/min": ratio.masked_fill(~mask, infinity).amin((-2, -1)),
@@ -201,7 +201,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
         "ratio/log_abs_mean": token_average(log_ratio.abs(), batch),
         "ratio/one_fraction": token_average(log_ratio == 0, batch),
         "advantage/mean": token_average(advantages, batch),
-        "advantage/nonzero_fraction": (advantages != 0).any(-1).sum(-1) / non_empty.sum(-1),
+        "advantage/nonzero_fraction": used / (batch.lengths > 0).sum(-1),
         "advantage/positive_token_fraction": token_average(advantages > 0, batch),
         "advantage/positive_loss_fraction": pull.clamp(min=0).sum((-2, -1)) / pull_total,
         "kl/old": token_average(-log_ratio, batch),

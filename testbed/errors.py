@@ -11,6 +11,10 @@ from collections.abc import Iterable
 __all__ = ["BatchError", "ConfigError", "RunExistsError", "TestbedError", "UnknownNameError"]
 
 
+_LISTED = 40
+"""More names than this do not help in a message."""
+
+
 class TestbedError(Exception):
     """Base class of all errors raised on purpose by this project."""
 
@@ -39,15 +43,18 @@ class UnknownNameError(TestbedError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(known)
-        nearest = difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
-        if not nearest:
-            folded = {choice.lower(): choice for choice in choices}
-            match = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
-            nearest = [folded[match[0]]] if match else []
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        self.message = f"unknown {kind} {name!r}{hint} Known: {', '.join(choices)}"
+        nearest = max(choices, key=lambda choice: _similarity(name, choice), default="")
+        hint = f"; did you mean {nearest!r}?" if _similarity(name, nearest) >= 0.5 else "."
+        listing = f"Known: {', '.join(choices)}" if len(choices) <= _LISTED else f"{len(choices)} are known"
+        self.message = f"unknown {kind} {name!r}{hint} {listing}"
         super().__init__(self.message)
 
     def __str__(self) -> str:
         # KeyError would print the repr of the message.
         return self.message
+
+
+def _similarity(typed: str, name: str) -> float:
+    typed, name = typed.lower(), name.lower()
+    # Swapped letters are the commonest slip and count for less than a wrong one.
+    return difflib.SequenceMatcher(None, typed, name).ratio() + 0.1 * (sorted(typed) == sorted(name))

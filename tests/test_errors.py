@@ -27,3 +27,11 @@ def test_unknown_name_ignores_case_when_suggesting():
 
 def test_unknown_name_without_a_near_one_only_lists():
     assert str(UnknownNameError("objective", "xyz", ["ppo"])) == "unknown objective 'xyz'. Known: ppo"
+
+
+def test_unknown_name_prefers_swapped_letters_to_a_wrong_one():
+    assert "did you mean 'dapo'?" in str(UnknownNameError("objective", "dpao", ["dppo", "dapo"]))
+
+
+def test_unknown_name_in_an_empty_registry():
+    assert str(UnknownNameError("objective", "ppo", [])) == "unknown objective 'ppo'. Known: "

@@ -73,7 +73,9 @@ class Claim:
             if not getattr(self, name).strip():
                 raise ConfigError(f"claim {self.id}: {name} is empty; every claim states it")
         if not self.falsifier.description.strip():
-            raise ConfigError(f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected")
+            raise ConfigError(
+                f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected"
+            )
 
     def protocol(self) -> dict[str, Any]:
         """What was fixed before the run, as JSON-able data."""

@@ -13,8 +13,8 @@ from analysis.trajectories import Trajectories
 __all__ = [
     "Estimand",
     "Measure",
-    "average",
     "at_matched",
+    "average",
     "contrast",
     "difference",
     "final",

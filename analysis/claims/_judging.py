@@ -195,7 +195,9 @@ def _falsifier(claim: Claim, sabotaged: Judgement) -> dict[str, Any]:
         "description": claim.falsifier.description,
         "verdict": sabotaged.verdict,
         "estimate": sabotaged.estimate,
-        "interval": None if math.isnan(sabotaged.low) or isinstance(claim, ExactClaim) else [sabotaged.low, sabotaged.high],
+        "interval": None
+        if math.isnan(sabotaged.low) or isinstance(claim, ExactClaim)
+        else [sabotaged.low, sabotaged.high],
     }
 
 
@@ -217,7 +219,9 @@ def _shared(claim: Claim, seed: int, seeds: int | None, started: float) -> dict[
 
 
 def _described_setting(claim: StatisticalClaim) -> dict[str, Any]:
-    arms = {f"arm {name}": ", ".join(f"{key}={value}" for key, value in arm.items()) for name, arm in claim.arms.items()}
+    arms = {
+        f"arm {name}": ", ".join(f"{key}={value}" for key, value in arm.items()) for name, arm in claim.arms.items()
+    }
     return {key: str(value) for key, value in claim.setting.items()} | arms
 
 

@@ -181,7 +181,8 @@ register(
         paper=PAPER,
         title="Raising the lower bound never raises the measured share",
         source=f"{CITATION}, eq. 8 and algorithm 1 (a consequence the paper does not state)",
-        statement="The positive share ρ of eq. 8 as printed never rises with the lower bound, so the second phase of the "
+        statement="The positive share ρ of eq. 8 as printed never rises with the lower bound, so the second "
+        "phase of the "
         "search cannot reach its target.",
         scope="Exact, on random batches with ratios on both sides of every bound. It concerns the printed formula; "
         "counting only tokens that keep a gradient does raise the share, and that is the falsifier.",

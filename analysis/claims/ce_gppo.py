@@ -9,7 +9,11 @@ from analysis.theory.gradient_weights import autograd_update, random_tokens
 
 PAPER = "CE-GPPO"
 CITATION = "Su et al., arXiv 2509.20712v5"
-BOTH, NO_BETA1, NO_BETA2 = "ce_gppo(beta1=1.0,beta2=1.0)", "ce_gppo(beta1=0.0,beta2=1.0)", "ce_gppo(beta1=1.0,beta2=0.0)"
+BOTH, NO_BETA1, NO_BETA2 = (
+    "ce_gppo(beta1=1.0,beta2=1.0)",
+    "ce_gppo(beta1=0.0,beta2=1.0)",
+    "ce_gppo(beta1=1.0,beta2=0.0)",
+)
 MATCHED = at_matched("exact/entropy", "exact/return", 0.9)
 NULL_NOTE = "The same comparison without any reward signal is the claim ce-gppo/null-reward-order."
 
@@ -71,7 +75,8 @@ register(
         title="The order of entropy decay, without a reward",
         source=f"{CITATION}, statement C2",
         statement="The setting (β₁, β₂) = (1, ½) ends at least half a nat below (0, 1) in entropy.",
-        scope="Null bandit: 100 arms with a fair coin each, so nothing is learned and the difference is the objective's "
+        scope="Null bandit: 100 arms with a fair coin each, so nothing is learned and the difference is the "
+        "objective's "
         "own. Tabular policy, learning rate 16.",
         unit="nats per response",
         setting=NULL_REWARD,
@@ -98,8 +103,10 @@ register(
         paper=PAPER,
         title="Divergence stays as small as GRPO's",
         source=f"{CITATION}, statement C5",
-        statement="CE-GPPO's divergence per iteration stays within a tenth of that of the hard clip at the same bounds.",
-        scope="Tabular policy on modular sum, learning rate 16, exact divergence of whole responses. The paper's curves "
+        statement="CE-GPPO's divergence per iteration stays within a tenth of that of the hard clip at the same "
+        "bounds.",
+        scope="Tabular policy on modular sum, learning rate 16, exact divergence of whole responses. The "
+        "paper's curves "
         "are of a language model whose clipped share is far smaller.",
         unit="nats per response",
         setting=MODULAR_SUM,
@@ -114,7 +121,9 @@ register(
             {"ce_gppo": {"objective": "ce_gppo(beta1=3.0,beta2=3.0)"}},
         ),
         recorded="refuted",
-        notes=("Restored gradients are additional movement: with a few percent of tokens outside the interval it shows.",),
+        notes=(
+            "Restored gradients are additional movement: with a few percent of tokens outside the interval it shows.",
+        ),
     )
 )
 

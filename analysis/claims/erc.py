@@ -44,7 +44,9 @@ register(
         curves=("erc/masked_fraction", "clip/fraction"),
         falsifier=NO_BAND,
         recorded="reproduced",
-        notes=("The paper reports 20.29 % masked against about 0.02 % clipped; theory predicts the gap without a model.",),
+        notes=(
+            "The paper reports 20.29 % masked against about 0.02 % clipped; theory predicts the gap without a model.",
+        ),
     )
 )
 register(

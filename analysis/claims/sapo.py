@@ -19,7 +19,8 @@ register(
         title="Higher reward than GSPO on stale data",
         source=f"{CITATION}, statement S1",
         statement="With rollouts eight iterations old, SAPO's final reward exceeds GSPO's by at least 0.05.",
-        scope="Tabular policy on modular sum with 12 tokens, learning rate 16 for both, GSPO at its paper's clip range. "
+        scope="Tabular policy on modular sum with 12 tokens, learning rate 16 for both, GSPO at its paper's "
+        "clip range. "
         "GSPO's range is meant for a language model's ratios; here most responses are clipped, so this compares the "
         "published settings, not the best setting of each.",
         unit="reward",
@@ -35,9 +36,7 @@ register(
             {"sapo": {"objective": "sapo(tau_pos=1000.0,tau_neg=1000.0)"}},
         ),
         recorded="reproduced",
-        notes=(
-            "An independent report (X1) finds the opposite at a staleness of 32 and more with a language model.",
-        ),
+        notes=("An independent report (X1) finds the opposite at a staleness of 32 and more with a language model.",),
     )
 )
 register(
@@ -47,7 +46,8 @@ register(
         title="A larger τ for negatives is more stable",
         source=f"{CITATION}, statement S2",
         statement="With τ_neg = 0.95 the divergence per iteration is at least two percent larger than with 1.05.",
-        scope="Tabular policy on modular sum with 12 tokens and rollouts eight iterations old. A vocabulary of 16 has no "
+        scope="Tabular policy on modular sum with 12 tokens and rollouts eight iterations old. A vocabulary of "
+        "16 has no "
         "tail of irrelevant tokens, which is the paper's reason for the asymmetry.",
         unit="nats per response",
         setting=STALE,
@@ -56,7 +56,9 @@ register(
         direction="greater",
         threshold=0.0,
         curves=("exact/kl_step", "exact/regret"),
-        falsifier=Falsifier("The first arm's τ_neg is raised to 4.", {"τ_neg 0.95": {"objective": "sapo(tau_neg=4.0)"}}),
+        falsifier=Falsifier(
+            "The first arm's τ_neg is raised to 4.", {"τ_neg 0.95": {"objective": "sapo(tau_neg=4.0)"}}
+        ),
         recorded="refuted",
         notes=("The two gates differ by 2.3 % at a ratio of 2 and by less closer to 1.",),
     )

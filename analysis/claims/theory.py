@@ -19,7 +19,8 @@ def _deviation(identifier: str) -> Callable[[], float]:
 
     def measure() -> float:
         compared = [item.compare() for item in predictions() if item.id == identifier]
-        return max(found.error / found.tolerance if found.tolerance else found.error for found in compared)
+        # numpy's maximum hands a NaN on, where Python's might hide it.
+        return float(np.max([found.error / found.tolerance if found.tolerance else found.error for found in compared]))
 
     return measure
 
@@ -86,7 +87,8 @@ _register(
     "T1",
     "On-policy, all clipped objectives are one",
     "Follows from the objectives' equations (T1)",
-    "At ratio 1 every objective with a clip, a gate or a band has the gradient weight 1, so they all take the same step.",
+    "At ratio 1 every objective with a clip, a gate or a band has the gradient weight 1, so they all take the "
+    "same step.",
     "The weights are taken from a batch whose ratios differ from 1.",
     _off_policy_weights,
 )
@@ -104,7 +106,8 @@ _register(
     "T3",
     "Entropy moves at the rate of a gated covariance",
     "Entropy mechanism, arXiv 2505.22617, generalised to gated objectives (T3)",
-    "Every gated objective moves the entropy of a softmax policy at the rate -Cov(π(log π + H), X·A), and a finite step "
+    "Every gated objective moves the entropy of a softmax policy at the rate -Cov(π(log π + H), X·A), and a "
+    "finite step "
     "departs from it in first order.",
     "The gate X is left out.",
     _ungated_rate,

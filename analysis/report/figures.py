@@ -64,7 +64,7 @@ def glyph(claim: Mapping[str, Any]) -> dict[str, Any] | None:
         offsets = [math.log10(max(abs(point), 1e-300) / edge) for point in points]
         offsets = [min(max(offset, -16.0), 16.0) for offset in offsets]
         reach, claimed, ticks = 16.0, (0.0, half), [half]
-    elif direction in {"equivalence", "equivalent"}:
+    elif direction == "equivalent":
         offsets = points
         reach = max(1.6 * abs(edge), *map(abs, points)) or 1.0
         inner = abs(edge) / reach * (half - _GLYPH_MARGIN)

@@ -22,7 +22,6 @@ _FOLDER = Path(__file__).parent
 _CLAIMED_SIDE = {
     "greater": "above {}",
     "less": "below {}",
-    "equivalence": "within ± {}",
     "equivalent": "within ± {}",
     "identity": "at most {}",
 }
@@ -125,7 +124,7 @@ def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
         "paper": formatting.text(claim.get("paper")),
         "source": formatting.text(claim.get("source")),
         "statement": formatting.text(claim.get("statement")),
-        "reason": claim.get("reason"),
+        "reason": _sentence(claim.get("reason")),
         "verdict": verdict,
         "recorded": recorded,
         "differs": recorded is not None and recorded != claim.get("verdict"),
@@ -135,11 +134,12 @@ def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
         "exact": claim.get("kind") == "exact",
         **_numbers(claim, claim),
         "claimed": _claimed_side(claim),
-        "seeds": _seeds(claim.get("seeds")),
+        "seeds": "none needed" if claim.get("kind") == "exact" else _seeds(claim.get("seeds")),
         "seconds": claim.get("seconds"),
         "setting": _setting(claim.get("setting")),
+        "estimand": claim.get("estimand"),
         "falsifier": None if not isinstance(falsifier, Mapping) else _falsifier(falsifier, claim),
-        "notes": _notes(claim.get("departures")),
+        "notes": _notes(claim.get("notes")),
         "reproduce": claim.get("reproduce"),
         "protocol_hash": claim.get("protocol_hash"),
         "glyph": figures.glyph(claim),
@@ -196,6 +196,10 @@ def _falsifier(falsifier: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[s
         "verdict": formatting.text(falsifier.get("verdict")),
         **_numbers(falsifier, claim),
     }
+
+
+def _sentence(words: Any) -> str | None:
+    return f"{str(words)[:1].upper()}{str(words)[1:].rstrip('.')}." if words else None
 
 
 def _notes(notes: Any) -> list[str]:

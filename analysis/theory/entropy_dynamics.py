@@ -238,7 +238,7 @@ _GATED = (
     "erc",
     "gspo(clip_low=0.2,clip_high=0.2)",
 )
-_SEEDS = range(20)
+_SEEDS = range(10)
 _DRIFTS = (0.02, 0.3, 1.0)
 
 

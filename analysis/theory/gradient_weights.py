@@ -11,9 +11,9 @@ reduction multiplies it by a coefficient c_i that depends on counts only, so a w
     …_norm                 c = 1/(B·width)
     seq_sum_token_mean     c_i = 1/n_i
 
-The closed forms below are written in numpy from the published equations and share no code with the losses.
-The two covariance objectives have none: whether a token keeps its gradient depends on a rank, or a draw, over
-the batch.
+The closed forms below are written in numpy from the published equations and share no code with the losses. The two
+covariance objectives have none: whether a token keeps its gradient depends on a rank, or a draw, over the batch. Nor
+have wrappers that add a term without an advantage, such as a KL penalty.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ __all__ = [
     "check_choice",
     "check_range",
     "clipped_surrogate",
+    "clipped_surrogate_gradient",
+    "gradient_preserving_gradient",
     "gradient_preserving_surrogate",
     "make_objective",
     "objective",
@@ -99,6 +101,32 @@ class Objective(ABC):
     @abstractmethod
     def token_loss(self, batch: TokenBatch) -> Tensor:
         """ℓ: `(..., B, T)`, differentiable in `batch.log_probs`, 0 where masked."""
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor | None:
+        """∂ℓ/∂log p of every token, -F·A, `(..., B, T)`, in closed form; `None`: differentiate `token_loss` instead.
+
+        Optional, and only for a token loss that depends on no other token's log-probability and on no entropy. It
+        saves a training loop without a graph of its own the cost of building one.
+        """
+        return None
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether `log_prob_gradient` speaks of the `token_loss` in force, and not of one a sub-class replaced."""
+        for level in type(self).__mro__:
+            if "log_prob_gradient" in vars(level):
+                return level is not Objective
+            if not {"token_loss", "loss"}.isdisjoint(vars(level)):
+                return False
+        return False
+
+    def reduction_weights(self, batch: TokenBatch) -> Tensor:
+        """∂L/∂ℓ of every token `(..., B, T)`: what the reduction multiplies a token's loss with, 0 where masked."""
+        with torch.enable_grad():
+            token_loss = torch.zeros_like(batch.log_probs).requires_grad_()
+            reduced = self._reduce(token_loss, batch, batch.mask.shape[-1]).sum()
+        (weights,) = torch.autograd.grad(reduced, token_loss)
+        return weights.masked_fill(~batch.mask, 0)
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval | None:
         """The ratios left alone, for the clip and band metrics; `None` for an objective without an interval."""
@@ -333,6 +361,30 @@ def gradient_preserving_surrogate(
     if ceiling is None:
         return loss
     return torch.where(advantages < 0, torch.minimum(loss, -ceiling * advantages), loss)
+
+
+def clipped_surrogate_gradient(batch: TokenBatch, low: Hyper, high: Hyper, ceiling: Hyper | None = None) -> Tensor:
+    """dℓ/dlog p of `clipped_surrogate` on the token ratio: -rA, and 0 where the gradient is cut."""
+    ratio, advantages = batch.ratio, batch.advantages
+    # Positive exactly where the ratio has left the interval in the direction of A.
+    cut = ((ratio - clamp(ratio, low, high)) * advantages > 0) | batch.beyond_clamp
+    if ceiling is not None:
+        cut |= (advantages < 0) & (ratio > ceiling)
+    return (ratio * advantages).neg_().masked_fill_(cut, 0)
+
+
+def gradient_preserving_gradient(
+    batch: TokenBatch, low: Hyper, high: Hyper, *, beta_low: Hyper, beta_high: Hyper, ceiling: Hyper | None
+) -> Tensor:
+    """dℓ/dlog p of `gradient_preserving_surrogate`; arguments as there."""
+    ratio, advantages = batch.ratio, batch.advantages
+    held_low, held_high = (tensor_like(beta * bound, ratio) for beta, bound in ((beta_low, low), (beta_high, high)))
+    weight = torch.where((ratio < low) & (advantages < 0), held_low, ratio)
+    weight = torch.where((ratio > high) & (advantages > 0), held_high, weight)
+    cut = batch.beyond_clamp
+    if ceiling is not None:
+        cut = cut | ((advantages < 0) & (weight > ceiling))
+    return (weight * advantages).neg_().masked_fill_(cut, 0)
 
 
 def clamp(values: Tensor, low: Hyper, high: Hyper) -> Tensor:

@@ -32,11 +32,11 @@ def largest(scores: Tensor, candidates: Tensor, fraction: Hyper, batch: TokenBat
     # 1e-9 of a token: 0.1 of 30 tokens must be three although the product falls short in binary.
     count = (share * batch.mask.sum((-2, -1)) + 1e-9).floor()
     flat = scores.masked_fill(~candidates, -float("inf")).flatten(-2)
-    flat = flat.expand(*torch.broadcast_shapes(flat.shape[:-1], count.shape), flat.shape[-1])
     most = min(int(count.max()), flat.shape[-1])
     best, where = flat.topk(most)
     taken = (torch.arange(most, device=flat.device) < count[..., None]) & (best > -float("inf"))
-    return torch.zeros_like(flat, dtype=torch.bool).scatter(-1, where, taken).unflatten(-1, scores.shape[-2:])
+    chosen = torch.zeros(*taken.shape[:-1], flat.shape[-1], dtype=torch.bool, device=flat.device)
+    return chosen.scatter(-1, where.expand_as(taken), taken).view(*taken.shape[:-1], *scores.shape[-2:])
 
 
 def draw(batch: TokenBatch) -> Tensor:

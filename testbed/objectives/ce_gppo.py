@@ -8,7 +8,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.objectives._base import Hyper, Presets, check_range, gradient_preserving_surrogate, objective
+from testbed.objectives._base import (
+    Hyper,
+    Presets,
+    check_range,
+    gradient_preserving_gradient,
+    gradient_preserving_surrogate,
+    objective,
+)
 from testbed.objectives.gppo import GPPO
 
 
@@ -58,6 +65,16 @@ class CEGPPO(GPPO):
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         return gradient_preserving_surrogate(
+            batch,
+            1 - self.clip_low,
+            1 + self.clip_high,
+            beta_low=self.beta1,
+            beta_high=self.beta2,
+            ceiling=self.dual_clip,
+        )
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        return gradient_preserving_gradient(
             batch,
             1 - self.clip_low,
             1 + self.clip_high,

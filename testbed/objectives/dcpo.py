@@ -16,6 +16,7 @@ from testbed.objectives._base import (
     Presets,
     check_range,
     clipped_surrogate,
+    clipped_surrogate_gradient,
     objective,
     tensor_like,
 )
@@ -77,3 +78,7 @@ class DCPO(Objective):
     def token_loss(self, batch: TokenBatch) -> Tensor:
         low, high, ceiling, *_ = self.clip_interval(batch)
         return clipped_surrogate(batch.ratio, batch.advantages, low, high, ceiling)
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return clipped_surrogate_gradient(batch, low, high, ceiling)

@@ -63,6 +63,11 @@ class ERC(Wrapper):
     keep_value: bool = False
     """True: a dropped token keeps its value and loses only its gradient, as in the released code."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_value:
+            object.__setattr__(self, "cuts_gradient", self.cuts_gradient or "the value of dropped tokens")
+
     def check(self) -> None:
         super().check()
         check_range(self.name, "beta_low", self.beta_low, 0, 1, open_high=True)
@@ -88,6 +93,10 @@ class ERC(Wrapper):
     def token_loss(self, batch: TokenBatch) -> Tensor:
         loss = self.wrapped.token_loss(batch)
         return loss.where(self.kept(batch), loss.detach() if self.keep_value else 0)
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor | None:
+        gradient = self.wrapped.log_prob_gradient(batch) if self.wrapped.has_closed_form else None
+        return None if gradient is None else gradient.where(self.kept(batch), 0)
 
     def _entropies(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         new, old = batch.require(

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.objectives._base import Hyper, Objective, check_range, gradient_preserving_surrogate, objective
+from testbed.objectives._base import (
+    Hyper,
+    Objective,
+    check_range,
+    gradient_preserving_gradient,
+    gradient_preserving_surrogate,
+    objective,
+)
 
 
 @objective("gppo")
@@ -37,6 +44,8 @@ class GPPO(Objective):
         -1.2
     """
 
+    cuts_gradient = "the ratio in the denominator outside the interval"
+
     clip_low: Hyper = 0.2
     """ε_low in [0, 1]: below the ratio 1 - ε_low, a token with A < 0 keeps the weight 1 - ε_low."""
     clip_high: Hyper = 0.2
@@ -54,5 +63,10 @@ class GPPO(Objective):
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         return gradient_preserving_surrogate(
+            batch, 1 - self.clip_low, 1 + self.clip_high, beta_low=1.0, beta_high=1.0, ceiling=self.dual_clip
+        )
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        return gradient_preserving_gradient(
             batch, 1 - self.clip_low, 1 + self.clip_high, beta_low=1.0, beta_high=1.0, ceiling=self.dual_clip
         )

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective
+from testbed.objectives._base import (
+    Hyper,
+    Objective,
+    check_range,
+    clipped_surrogate,
+    clipped_surrogate_gradient,
+    objective,
+)
 
 
 @objective("ppo")
@@ -57,3 +64,7 @@ class PPO(Objective):
     def token_loss(self, batch: TokenBatch) -> Tensor:
         low, high, ceiling, *_ = self.clip_interval(batch)
         return clipped_surrogate(batch.ratio, batch.advantages, low, high, ceiling)
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return clipped_surrogate_gradient(batch, low, high, ceiling)

@@ -36,3 +36,6 @@ class Reinforce(Objective):
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         return -batch.advantages * batch.log_probs
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        return -batch.advantages

@@ -50,6 +50,15 @@ class SAPO(Objective):
         check_range(self.name, "tau_neg", self.tau_neg, 0, float("inf"), open_low=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        tau_pos, tau_neg = (tensor_like(tau, batch.ratio) for tau in (self.tau_pos, self.tau_neg))
-        tau = torch.where(batch.advantages > 0, tau_pos, tau_neg)
+        tau = self._tau(batch)
         return -4 / tau * torch.sigmoid(tau * (batch.ratio - 1)) * batch.advantages
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
+        ratio = batch.ratio
+        gate = torch.sigmoid(self._tau(batch) * (ratio - 1))
+        weight = 4 * gate * (1 - gate) * ratio
+        return (weight * batch.advantages).neg_().masked_fill_(batch.beyond_clamp, 0)
+
+    def _tau(self, batch: TokenBatch) -> Tensor:
+        tau_pos, tau_neg = (tensor_like(tau, batch.advantages) for tau in (self.tau_pos, self.tau_neg))
+        return torch.where(batch.advantages > 0, tau_pos, tau_neg)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from testbed.errors import ConfigError, RunExistsError
 
-__all__ = ["Run", "claim_folder", "environment_facts"]
+__all__ = ["Run", "claim_folder", "environment_facts", "free_folder"]
 
 _TABLE, _FACTS = "table.parquet", "run.json"
 
@@ -58,7 +58,21 @@ class Run:
 
     def final(self) -> pd.DataFrame:
         """The rows of the last step."""
-        return self.table[self.table["step"] == self.table["step"].max()]
+        return self.table.loc[self.table["step"] == self.table["step"].max()]
+
+
+def free_folder(path: str | Path) -> Path:
+    """The folder `path`, checked to hold nothing; call it before the work whose results will go there.
+
+    Raises:
+        RunExistsError: it exists and is not empty.
+    """
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RunExistsError(
+            f"{folder} already holds something; nothing was written. Choose another --out or remove it"
+        )
+    return folder
 
 
 def claim_folder(path: str | Path) -> Path:
@@ -67,9 +81,7 @@ def claim_folder(path: str | Path) -> Path:
     Raises:
         RunExistsError: it exists and is not empty.
     """
-    folder = Path(path)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RunExistsError(f"{folder} already holds something; nothing was written. Choose another --out or remove it")
+    folder = free_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from models.mismatch import make_mismatch
 from testbed.advantages import advantages
 from testbed.errors import ConfigError
 from testbed.simulation.optimisers import optimisers
@@ -40,9 +41,13 @@ class Settings:
     """Advantage estimator; None: the objective's own."""
     staleness: int = 0
     """L: a rollout is drawn by the policy of L rollouts ago, whose log-probabilities are the ratio's denominator."""
-    mismatch: float | None = None
-    """Standard deviation, in nats, of Gaussian noise on the sampler's logits, redrawn every rollout; the ratio's
-    denominator stays the trainer's own recomputation. None: the sampler is exact."""
+    mismatch: float | str | None = None
+    """How the sampler differs from the trainer, whose own recomputation stays the ratio's denominator: `bf16`,
+    `noise(scale=…)`, `router(scale=…)` or `stale(iterations=…)`, see `models.mismatch`; a number is the scale of
+    `noise`, in nats. None: the sampler is exact."""
+    partial: int | None = None
+    """Tokens of a response that one policy writes before the next rollout's continues it. The ratio's denominator is
+    then that of whoever wrote the token. None: whole responses."""
     metrics_every: int = 1
     """Rollouts between two rows of the table; the run itself does not change."""
 
@@ -62,10 +67,23 @@ class Settings:
         positive = bool((rates > 0).all()) if isinstance(rates, Tensor) else rates > 0
         if not positive:
             raise ConfigError(f"learning_rate is {rates}; expected a positive number")
-        for name in ("max_grad_norm", "mismatch"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} is {value!r}; expected a positive number, or None to switch it off")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ConfigError(
+                f"max_grad_norm is {self.max_grad_norm!r}; expected a positive number, or None to switch it off"
+            )
+        if self.mismatch is not None:
+            make_mismatch(self.mismatch)
+        if self.partial is not None:
+            if isinstance(self.partial, bool) or not isinstance(self.partial, int) or self.partial < 1:
+                raise ConfigError(
+                    f"partial is {self.partial!r}; expected a whole number of tokens, at least 1, or None for whole "
+                    "responses"
+                )
+            if self.mismatch is not None:
+                raise ConfigError(
+                    f"partial is {self.partial} and mismatch is {self.mismatch!r}; with several writers there is no "
+                    "one trainer to recompute the sampler's tokens. Switch one of them off"
+                )
         if self.group_size % self.minibatches:
             raise ConfigError(
                 f"minibatches is {self.minibatches}, which does not divide group_size {self.group_size}; every "

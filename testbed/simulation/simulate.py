@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs import make_spec
 from envs.automaton import Automaton
-from models import make_policy
+from models import Episodes, make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
@@ -48,7 +48,8 @@ def simulate(
     max_grad_norm: float | None = None,
     advantage: str | None = None,
     staleness: int = 0,
-    mismatch: float | None = None,
+    mismatch: float | str | None = None,
+    partial: int | None = None,
     metrics_every: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Run:
@@ -65,12 +66,22 @@ def simulate(
         objective: a name, `name(key=value,…)`, an `Objective`, or a list of them. Hyper-parameters may be tensors of
             shape `(seeds, 1, 1)`, one value per replica.
         env: an environment's id such as `RareArm-v1`, `id(key=value,…)`, or a spec from `make_spec`.
-        model: a registered policy.
+        model: a registered policy, or `name(key=value,…)`.
         initial: logits of the initial policy, `(S, V)` or `(seeds, S, V)`; `None`: the environment's own.
         seeds: replicas per objective.
         seed: master seed; the same one gives the same table bit for bit, whatever else runs beside it.
-        steps, group_size, epochs, minibatches, learning_rate, optimizer, max_grad_norm, advantage, staleness,
-            mismatch, metrics_every: see `testbed.simulation.Settings`.
+        steps: rollouts.
+        group_size: responses per prompt and rollout.
+        epochs: passes over each rollout.
+        minibatches: parts each pass is split into, every part with the same number of responses per prompt.
+        learning_rate: step size; a tensor `(seeds,)` gives each replica its own.
+        optimizer: `sgd` or `adam`.
+        max_grad_norm: gradient norm above which a replica's gradient is scaled down; `None`: never.
+        advantage: a registered estimator; `None`: the objective's own.
+        staleness: rollouts are drawn by the policy of that many rollouts ago.
+        mismatch: how the sampler differs from the trainer, see `testbed.simulation.Settings`; `None`: not at all.
+        partial: how much of a response a rollout writes, see `testbed.simulation.Settings`.
+        metrics_every: rollouts between two rows of the table.
         dtype: floating-point type of the policy and the objective; exact metrics are float64 always.
 
     Returns:
@@ -95,6 +106,7 @@ def simulate(
         advantage=advantage,
         staleness=staleness,
         mismatch=mismatch,
+        partial=partial,
         metrics_every=metrics_every,
     )
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
@@ -113,6 +125,7 @@ def simulate(
     chunk = _chunk_size(spec, settings, seeds)
     if isinstance(learning_rate, Tensor) or any(_has_tensor(item) for item in objectives):
         chunk = seeds
+    episodes = Episodes(spec.initial_states, spec.step, spec.horizon)
     frames: list[pd.DataFrame] = []
     largest = 0.0
     labels = _distinct([item.label() for item in objectives])
@@ -122,7 +135,8 @@ def simulate(
                 numbers = list(range(start, min(start + chunk, seeds)))
                 tables = spec.for_seeds([_table_seed(seed, number) for number in numbers])
                 logits = _initial_logits(tables, initial, numbers).to(dtype)
-                training = Training(item, tables, make_policy(model, logits), settings, numbers, seed)
+                policy = make_policy(model, logits, episodes)
+                training = Training(item, tables, policy, settings, numbers, seed)
                 rows = []
                 for row in training.run():
                     progress.advance()
@@ -166,7 +180,10 @@ def _chunk_size(spec: Automaton, settings: Settings, seeds: int) -> int:
 
 
 def _has_tensor(objective: Objective) -> bool:
-    return any(isinstance(value, Tensor) or (isinstance(value, Objective) and _has_tensor(value)) for value in vars(objective).values())
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, Objective) and _has_tensor(value))
+        for value in vars(objective).values()
+    )
 
 
 def _distinct(labels: list[str]) -> list[str]:

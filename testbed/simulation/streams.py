@@ -35,7 +35,8 @@ class UniformStreams:
         self._gather = torch.tensor([position[number] for number in seeds])
         self._paired = len(distinct) != len(seeds)
         self._generators = [
-            np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, number, purpose)))) for number in distinct
+            np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, number, purpose))))
+            for number in distinct
         ]
         self._rows = max(1, _BUFFER // max(1, width * len(distinct)))
         self._width = width

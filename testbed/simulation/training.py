@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from envs.automaton import Automaton
+from models.mismatch import make_mismatch
 from models.policy import Policy, Samples
 from testbed.advantages import advantages as advantage_estimators
 from testbed.advantages import zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
+from testbed.simulation.gradients import LossGradient
 from testbed.simulation.measurement import ExactMeasurement
 from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
 from testbed.simulation.settings import Settings
 from testbed.simulation.streams import UniformStreams
 
-__all__ = ["Training", "Row"]
+__all__ = ["Row", "Training"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,13 @@ class Training:
         estimator = advantage_estimators[settings.resolve_advantage(objective.advantage)]
         self._advantages: Callable[[Tensor], Tensor] = estimator() if isinstance(estimator, type) else estimator
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
+        self._loss_gradient = LossGradient(objective)
         self._needs_entropies = "entropies" in objective.needs
-        self._past: deque[Policy] = deque(maxlen=settings.staleness + 1)
-        self._noise = (
-            UniformStreams(master_seed, seeds, spec.states * spec.vocabulary, purpose=1) if settings.mismatch else None
-        )
+        self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
+        self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
+        self._mismatch = None if settings.mismatch is None else make_mismatch(settings.mismatch)
+        numbers = 0 if self._mismatch is None else self._mismatch.numbers(policy, sequences, spec.horizon)
+        self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1)
         self._parts = [_part(spec.prompts, settings, index) for index in range(settings.minibatches)]
 
     def run(self) -> Iterator[Row | None]:
@@ -130,41 +134,33 @@ class Training:
         }
 
     def _rollout(self, uniforms: Tensor) -> tuple[Samples, Tensor | None]:
+        """Responses with the log-probabilities of the ratio's denominator, and those of a sampler that differs."""
         entropies = self._needs_entropies
-        if self.settings.staleness:
+        if self._past.maxlen == 1:
+            writers = [self.policy]
+        else:
             self._past.append(self.policy.snapshot())
-        trainer = self._past[0] if self.settings.staleness else self.policy
-        if self._noise is None:
-            return trainer.sample(self._initial_states, self.spec.step, uniforms, entropies=entropies), None
-        assert self.settings.mismatch is not None
-        sampler = trainer.snapshot()
-        for parameter in sampler.parameters:
-            noise = torch.special.ndtri(self._noise.next().clamp(1e-12, 1 - 1e-12)).view_as(parameter)
-            parameter.add_(noise.to(parameter.dtype), alpha=self.settings.mismatch)
-        drawn = sampler.sample(self._initial_states, self.spec.step, uniforms, entropies=entropies)
-        log_probs, recomputed = trainer.evaluate(drawn, entropies=entropies)
-        samples = Samples(
-            drawn.states,
-            drawn.tokens,
-            drawn.mask,
-            log_probs,
-            recomputed,
-            drawn.final_states,
-            drawn.final_tokens,
-        )
-        return samples, drawn.log_probs
+            # The policies of L+n-1 to L rollouts ago, for n writers at staleness L; before the run, the initial one.
+            ages = range(self.settings.staleness + self._writers, self.settings.staleness, -1)
+            writers = [self._past[max(0, len(self._past) - age)] for age in ages]
+        if self._mismatch is not None:
+            normals = torch.special.ndtri(self._noise.next().clamp(1e-12, 1 - 1e-12))
+            drawn = self._mismatch.sample(
+                writers[0], self._initial_states, self.spec.step, uniforms, normals, entropies=entropies
+            )
+            return writers[0].recompute(drawn, entropies=entropies), drawn.log_probs
+        samples = None
+        for number, writer in enumerate(writers, start=1):
+            width = self.spec.horizon if self.settings.partial is None else number * self.settings.partial
+            samples = writer.sample(
+                self._initial_states, self.spec.step, uniforms[..., :width], entropies=entropies, prefix=samples
+            )
+        assert samples is not None
+        return samples, None
 
     def _update(self, samples: Samples, batch: TokenBatch, recorder: _UpdateRecorder | None) -> None:
-        log_probs, entropies = self.policy.evaluate(samples, entropies=self._needs_entropies)
-        log_probs = log_probs.detach().requires_grad_()
-        inputs = [log_probs]
-        if entropies is not None:
-            inputs.append(entropies.detach().requires_grad_())
-        current = batch.with_current(*inputs)
-        loss = self.objective.loss(current)
-        weights = torch.autograd.grad(loss.sum(), inputs, allow_unused=True, materialize_grads=False)
-        log_prob_weights = torch.zeros_like(log_probs) if weights[0] is None else weights[0]
-        gradients = self.policy.gradient(samples, log_prob_weights, weights[1] if len(weights) > 1 else None)
+        current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
+        gradients = self.policy.gradient(samples, *self._loss_gradient(current))
         norm = None
         if recorder is not None or self.settings.max_grad_norm is not None:
             norm = gradient_norm(gradients)
@@ -188,7 +184,7 @@ class _UpdateRecorder:
     """
 
     def __init__(self, settings: Settings) -> None:
-        fresh = settings.staleness == 0 and settings.updates_per_step > 1
+        fresh = settings.staleness == 0 and settings.partial is None and settings.updates_per_step > 1
         self._skip = 1 if fresh else 0
         self._seen = 0
         self._counts: dict[str, Tensor] = {}

@@ -66,7 +66,7 @@ def test_a_dollar_sign_is_no_formula() -> None:
 
 @pytest.mark.parametrize(
     ("direction", "claimed"),
-    [("greater", (0.2, None)), ("less", (None, 0.2)), ("equivalence", (-0.2, 0.2))],
+    [("greater", (0.2, None)), ("less", (None, 0.2)), ("equivalent", (-0.2, 0.2))],
 )
 def test_the_claimed_side_is_shaded(direction: str, claimed: tuple[float | None, float | None]) -> None:
     figure = interval_figure([Bar("claim", 0.4, 0.3, 0.5)], threshold=0.2, direction=direction, unit="nats")

@@ -53,7 +53,7 @@ def synthetic_curves(index: int) -> list[dict[str, Any]]:
 def synthetic_claim(index: int) -> dict[str, Any]:
     paper, verdict = PAPERS[index // 8], VERDICTS[(index * 7 + index // 8) % 5]
     exact = index % 8 == 7
-    direction = "identity" if exact else ["greater", "less", "equivalence"][index % 3]
+    direction = "identity" if exact else ["greater", "less", "equivalent"][index % 3]
     centre = {"reproduced": 0.9, "refuted": -0.4}.get(verdict, 0.1) * (-1 if direction == "less" else 1)
     low, high = centre - 0.113 - 0.01 * index, centre + 0.127 + 0.01 * index
     claim: dict[str, Any] = {
@@ -92,7 +92,7 @@ def synthetic_claim(index: int) -> dict[str, Any]:
             "interval": None if exact else [-0.09, 0.05],
         },
         "reason": "The interval lies wholly on one side of the threshold." if index % 4 else None,
-        "departures": ["One prompt instead of a data set."] if index % 5 == 0 else None,
+        "notes": ["One prompt instead of a data set."] if index % 5 == 0 else None,
         "curves": [] if exact else synthetic_curves(index),
         "reproduce": f"testbed verify {paper.lower()}/synthetic-{index} --seeds 64 --seed 0",
         "protocol_hash": f"{index:012x}",

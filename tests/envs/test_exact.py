@@ -169,8 +169,9 @@ def test_pass_at_keeps_the_digits_of_small_rates():
     # 1 - (1-q)^2 = 2q - q²; at q = 1e-12 the naive formula has four digits left.
     spec = make_spec("NeedleBandit-v1", arms=2, contexts=1)
     needle = spec.success.bool()
-    log_policy = torch.where(needle, math.log(1e-12), math.log1p(-1e-12)).double()
-    assert exact.evaluate(spec, log_policy).pass_at(2) == pytest.approx(2e-12 - 1e-24, rel=1e-12)
+    small, large = torch.tensor([math.log(1e-12), math.log1p(-1e-12)], dtype=torch.float64)
+    log_policy = torch.where(needle, small, large)
+    assert exact.evaluate(spec, log_policy).pass_at(2) == pytest.approx(2e-12 - 1e-24, rel=1e-12, abs=0.0)
 
 
 # -- expected update -----------------------------------------------------------------------------------------

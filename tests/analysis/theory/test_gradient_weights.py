@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.theory import gradient_weights
 from analysis.theory.gradient_weights import (
     Tokens,
     autograd_update,
@@ -111,8 +112,15 @@ def test_random_batches_are_not_all_ones(name):
     assert np.abs(autograd_update(name, tokens)).max() > 0
 
 
-def test_only_covariance_objectives_have_no_closed_form():
-    assert set(objective_names()) - set(objectives_with_closed_form()) <= {"clip_cov", "kl_cov"}
+def test_the_papers_objectives_are_covered_and_no_closed_form_is_stale():
+    known = set(objectives_with_closed_form())
+    assert {"dcpo", "erc", "ce_gppo", "bapo", "sapo", "ppo", "grpo", "dapo", "gspo", "gppo"} <= known
+    assert set(gradient_weights._CLOSED_FORMS) == known
+
+
+def test_objective_without_a_closed_form():
+    with pytest.raises(ConfigError, match="kl_cov has no closed-form gradient weight; known: aspo, bapo"):
+        gradient_weight("kl_cov", BATCH)
 
 
 def test_unknown_reduction():

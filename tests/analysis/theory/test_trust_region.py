@@ -58,8 +58,8 @@ def test_a_swap_of_unsampled_arms_is_invisible_to_ratio_and_entropy():
 
 def test_random_tabular_steps_come_close_to_the_bound():
     # Otherwise "never exceeded" would say nothing.
-    drift, bound = trust_region._tabular_steps(5)
-    assert drift.size > 1500
+    drift, bound = trust_region._tabular_steps(3)
+    assert drift.size > 750
     assert 0.95 < (drift / bound).max() <= 1
 
 

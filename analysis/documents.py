@@ -1,0 +1,83 @@
+"""The generated parts of the documentation: `python -m analysis.documents` writes them, a test compares them.
+
+A generated part of a hand-written file stands between two marker comments; a generated file is written whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from analysis.claims import claim_names, get_claim
+from testbed.diagnostics import glossary_table
+from testbed.errors import ConfigError
+from testbed.registry import Registry
+
+__all__ = ["document", "documents", "render", "write_all"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+documents: Registry[Callable[[], str]] = Registry("document")
+"""File name relative to the repository, with `#part` for a part of a hand-written file, to its content."""
+
+
+def document(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Decorator: the function returns the generated content of `name`."""
+    return documents.register(name)
+
+
+@document("README.md#claims")
+def claims_table() -> str:
+    """Every claim with the verdict on record, in a row each."""
+    rows = ["| claim | paper | verdict on record | what was tested |", "|---|---|---|---|"]
+    claims = map(get_claim, claim_names())
+    for claim in sorted(claims, key=lambda item: (item.paper == "Theory", item.paper, item.id)):
+        rows.append(f"| `{claim.id}` | {claim.paper} | **{claim.recorded}** | {claim.statement} |")
+    return "\n".join(rows)
+
+
+@document("docs/metrics.md")
+def metrics_page() -> str:
+    """The glossary of all metrics."""
+    return (
+        "# Metrics\n\nOne formula per name. A metric without data is NaN. The last two columns give the name of the\n"
+        "same formula in the engines, where they have one.\n\n" + glossary_table()
+    )
+
+
+def render(name: str) -> tuple[Path, str]:
+    """The file of a document and its full, current content.
+
+    Raises:
+        UnknownNameError: no such document.
+        ConfigError: the file lacks the markers of the part.
+    """
+    content = documents[name]().rstrip() + "\n"
+    file, _, part = name.partition("#")
+    path = ROOT / file
+    if not part:
+        return path, content
+    start, end = f"<!-- generated: {part} -->", f"<!-- end: {part} -->"
+    text = path.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(start)}\n.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ConfigError(f"{file} has no part {part!r}; expected the lines {start} and {end} around it")
+    return path, pattern.sub(lambda _: f"{start}\n{content}{end}", text)
+
+
+def write_all() -> list[Path]:
+    """Write every document; returns the files that changed."""
+    changed = []
+    for name in documents.names():
+        path, content = render(name)
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+if __name__ == "__main__":
+    for written in write_all():
+        print(written.relative_to(ROOT))

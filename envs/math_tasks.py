@@ -1,0 +1,410 @@
+r"""Prompts with verifiable answers: GSM8K, generated arithmetic, any file or data set of questions and answers.
+
+`load_task` gives a `MathTask`, a list of `Problem`s with their prompts already in a template; `envs.grading` judges
+the responses. Nothing here knows of models, and a tokenizer is asked only for its chat template.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, overload
+
+from envs.arithmetic import LEVELS, generate_problems
+from envs.grading import extract_answer
+from testbed.errors import ConfigError, UnknownNameError
+from testbed.hub import hub_obstacle, offline_error
+from testbed.registry import parse_call
+
+__all__ = ["TEMPLATES", "MathTask", "Problem", "Split", "load_task", "problem_id", "worked_solution"]
+
+Split = Literal["train", "test"]
+
+TEMPLATES = {
+    "plain": "{question}",
+    "equation": "{question}=",
+    "boxed": "{question}\nReason step by step, and put the final answer within \\boxed{}.",
+    "hashes": "Question: {question}\nReason step by step, and end with a line that has #### and the final answer.\nAnswer:",
+}
+"""Prompt templates by name; the question takes the place of `{question}`, other braces mean themselves."""
+
+QUESTION_FIELDS = ("question", "problem", "prompt", "query", "instruction", "input")
+ANSWER_FIELDS = ("answer", "final_answer", "expected_answer", "target", "label", "output", "solution")
+"""Where questions and answers are looked for unless a field is named, in this order."""
+
+GSM8K = "openai/gsm8k"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prompt, the right answer to it, and a name that stays the same wherever and whenever it is loaded."""
+
+    prompt: str
+    """What the model reads, template included."""
+    answer: str
+    """The right answer alone."""
+    id: str
+    """`problem_id` of question and answer: not changed by template, order or selection."""
+    solution: str = ""
+    """A worked solution that ends in `#### answer` or a box, for supervised warm starts; empty if there is none."""
+
+
+class ChatTokenizer(Protocol):
+    """What is asked of a tokenizer: a chat template, as those of transformers have it."""
+
+    chat_template: Any
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **settings: Any) -> Any:
+        """The text of a conversation."""
+
+
+@dataclass(frozen=True, eq=False)
+class MathTask(Sequence[Problem]):
+    """A list of problems; slices of it are tasks too.
+
+    >>> task = load_task("arithmetic(level=2)", limit=2)
+    >>> len(task), all(problem.prompt.endswith("=") for problem in task)
+    (2, True)
+    """
+
+    name: str
+    """Where the problems come from, for records and reports."""
+    problems: tuple[Problem, ...]
+    """In the order of the source."""
+    duplicates: int = 0
+    """Rows of the source that repeated the question and answer of an earlier one and were left out."""
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self.problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> MathTask: ...
+    def __getitem__(self, index: int | slice) -> Problem | MathTask:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, problems=self.problems[index])
+        return self.problems[index]
+
+    def with_chat_template(self, tokenizer: ChatTokenizer, system: str | None = None) -> MathTask:
+        """The same problems with each prompt as the user's turn of a conversation, up to where the answer begins.
+
+        Args:
+            tokenizer: one of transformers' with a chat template.
+            system: what precedes the user's turn; `None`: nothing, or what the template itself puts there.
+
+        Raises:
+            ConfigError: the tokenizer has no chat template.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(
+                f"{type(tokenizer).__name__} has no chat template; use a plain template ({', '.join(TEMPLATES)}), "
+                "or set tokenizer.chat_template"
+            )
+        first = [] if system is None else [{"role": "system", "content": system}]
+
+        def converse(problem: Problem) -> Problem:
+            turns = [*first, {"role": "user", "content": problem.prompt}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return dataclasses.replace(problem, prompt=text)
+
+        return dataclasses.replace(self, problems=tuple(map(converse, self.problems)))
+
+    def records(self) -> list[dict[str, str]]:
+        """One row per problem with the columns `prompt`, `answer` and `prompt_id`."""
+        return [{"prompt": problem.prompt, "answer": problem.answer, "prompt_id": problem.id} for problem in self]
+
+    def dataset(self) -> Any:
+        """`records` as a `datasets.Dataset`, as TRL's trainers take it; `Grader.reward` reads its `answer` column."""
+        return _import_datasets().Dataset.from_list(self.records())
+
+
+def problem_id(question: str, answer: str) -> str:
+    """16 hexadecimal digits that name a problem: the head of the SHA-256 of question and answer.
+
+    >>> problem_id("7+15", "22") == problem_id(" 7+15\\n", "22")
+    True
+    """
+    text = f"{question.strip()}\0{answer.strip()}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def load_task(
+    source: str | Path | Iterable[Mapping[str, Any]],
+    *,
+    split: Split | str | None = None,
+    subset: str | None = None,
+    template: str | None = None,
+    limit: int | None = None,
+    question_field: str | None = None,
+    answer_field: str | None = None,
+) -> MathTask:
+    """The problems of a source, each prompt in a template.
+
+    Args:
+        source: `arithmetic(level=2, count=500)` (also `levels=(1, 2)` for equal parts, `seed=0`); the path of a JSONL
+            or JSON file; a data set of the hub such as `openai/gsm8k`; or rows: a `datasets.Dataset`, a list of dicts.
+        split: of generated problems or a data set of the hub (`None`: train). No arithmetic expression is in both
+            splits, whatever the level, count and seed. A file has no splits.
+        subset: the configuration of a data set of the hub (`None`: main for GSM8K, else the data set's default).
+        template: a name from `TEMPLATES` or a text with `{question}` in it (`None`: equation for arithmetic, else boxed).
+        limit: only the first so many problems.
+        question_field: column of the question (`None`: the first of `QUESTION_FIELDS` there is); a dot reaches into a
+            nested column. A conversation stands for its last user turn.
+        answer_field: column of the answer (`None`: the first of `ANSWER_FIELDS` there is). If it ends in a box or
+            `#### answer`, that is the answer and the whole is the worked solution, calculator marks removed.
+
+    Raises:
+        ConfigError: there is no such file, template, level or column; a row has no answer; the data set has no rows;
+            or the hub is needed and out of reach (known within 5 seconds).
+        UnknownNameError: the source is neither a file nor shaped like a hub name.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; expected at least 1, or None for all problems")
+    fill = _template(template, "equation" if _is_arithmetic(source) else "boxed")
+    if _is_arithmetic(source):
+        name = str(source).strip()
+        triples: Iterable[tuple[str, str, str]] = _arithmetic(name, _split(split))
+        if split == "test":
+            name = f"{name} test"
+    else:
+        name, rows = _rows(source, split, subset)
+        triples = _read(name, rows, question_field, answer_field)
+
+    problems: dict[str, Problem] = {}
+    duplicates = 0
+    for question, answer, solution in triples:
+        identity = problem_id(question, answer)
+        if identity in problems:
+            duplicates += 1
+            continue
+        if len(problems) == limit:
+            break
+        problems[identity] = Problem(fill.replace("{question}", question), answer, identity, solution)
+    if not problems:
+        raise ConfigError(f"{name} has no rows; expected at least one question with its answer")
+    return MathTask(name, tuple(problems.values()), duplicates)
+
+
+def _template(template: str | None, default: str) -> str:
+    text = TEMPLATES.get(template or default, template or default)
+    if "{question}" not in text:
+        if re.fullmatch(r"[\w-]*", text):
+            raise UnknownNameError("template", text, TEMPLATES)
+        raise ConfigError(f"template is {text!r}; expected {{question}} in it, where the question goes")
+    return text
+
+
+def _split(split: str | None) -> Split:
+    if split is None or split == "train":
+        return "train"
+    if split == "test":
+        return "test"
+    raise UnknownNameError("split", split, ["train", "test"])
+
+
+# -- generated arithmetic ------------------------------------------------------------------------------------------
+
+
+def _is_arithmetic(source: object) -> bool:
+    return isinstance(source, str) and source.partition("(")[0].strip() == "arithmetic"
+
+
+def _arithmetic(spec: str, split: Split) -> list[tuple[str, str, str]]:
+    """Expressions, answers and worked solutions; a fifth of all expressions belong to the test split."""
+    _, settings = parse_call(spec)
+    unknown = set(settings) - {"level", "levels", "count", "seed"}
+    if unknown or {"level", "levels"} <= set(settings):
+        raise ConfigError(f"cannot read {spec!r}; expected arithmetic(level=1, count=500, seed=0), or levels=(1, 2)")
+    levels = settings.get("levels", settings.get("level", 1))
+    levels = (levels,) if isinstance(levels, int) else tuple(levels)
+    count, seed = settings.get("count"), settings.get("seed", 0)
+    if not levels or not all(isinstance(level, int) and level in LEVELS for level in levels):
+        raise ConfigError(f"{spec}: levels are {levels}; expected some of {', '.join(map(str, LEVELS))}")
+    if count is not None and (not isinstance(count, int) or count < len(levels)):
+        raise ConfigError(f"{spec}: count is {count!r}; expected a whole number of at least {len(levels)}")
+    # Level 1 has a hundred problems in all, so what is asked for by default fits its test split.
+    total = count if count is not None else 16 * len(levels)
+    shares = [total // len(levels) + (place < total % len(levels)) for place in range(len(levels))]
+    by_level = [_draw(level, share, split, seed) for level, share in zip(levels, shares, strict=True)]
+    # Levels in turn, so that the head of the list is a fair sample of it.
+    longest = max(shares)
+    return [drawn[place] for place in range(longest) for drawn in by_level if place < len(drawn)]
+
+
+def _draw(level: int, count: int, split: Split, seed: int) -> list[tuple[str, str, str]]:
+    wanted = count
+    while True:
+        try:
+            drawn = generate_problems(wanted, level, seed)
+        except ConfigError as error:
+            raise ConfigError(
+                f"arithmetic has fewer than {count} different problems of level {level} ({LEVELS[level]}) in its "
+                f"{split} split; ask for fewer or raise the level"
+            ) from error
+        chosen = [problem for problem in drawn if _is_held_out(problem.expression) == (split == "test")]
+        if len(chosen) >= count:
+            return [
+                (problem.expression, str(problem.answer), worked_solution(problem.expression))
+                for problem in chosen[:count]
+            ]
+        wanted += count - len(chosen)
+
+
+def _is_held_out(expression: str) -> bool:
+    return hashlib.sha256(expression.encode()).digest()[0] % 5 == 0
+
+
+_PARENTHESES = re.compile(r"\((-?[0-9]+)([+-])(-?[0-9]+)\)")
+_PRODUCT = re.compile(r"([0-9]+)(\*)(-?[0-9]+)")
+_SUM = re.compile(r"^(-?[0-9]+)([+-])([0-9]+)")
+
+
+def worked_solution(expression: str) -> str:
+    """The expression reduced by one operation a line, then `####` and the value.
+
+    >>> worked_solution("7*(3-5)")
+    '7*-2\\n#### -14'
+    >>> worked_solution("3-12+5")
+    '-9+5\\n#### -4'
+
+    Raises:
+        ConfigError: the text is not an expression of whole numbers, `+`, `-`, `*` and flat parentheses.
+    """
+    steps = [expression]
+    while not re.fullmatch(r"-?[0-9]+", steps[-1]):
+        operation = next((found for rule in (_PARENTHESES, _PRODUCT, _SUM) if (found := rule.search(steps[-1]))), None)
+        if operation is None:
+            raise ConfigError(f"cannot work out {expression!r}; expected an expression such as 7*(3-5)")
+        left, right = int(operation[1]), int(operation[3])
+        value = {"+": left + right, "-": left - right, "*": left * right}[operation[2]]
+        steps.append(steps[-1][: operation.start()] + str(value) + steps[-1][operation.end() :])
+    return "\n".join([*steps[1:-1], f"#### {steps[-1]}"])
+
+
+# -- files and data sets -------------------------------------------------------------------------------------------
+
+
+def _rows(
+    source: str | Path | Iterable[Mapping[str, Any]], split: str | None, subset: str | None
+) -> tuple[str, Iterable[Mapping[str, Any]]]:
+    """A name for the source and its rows."""
+    if isinstance(source, Mapping):
+        splits = list(source)
+        if (split or "train") not in splits:
+            raise UnknownNameError("split", split or "train", map(str, splits))
+        return "rows", source[split or "train"]
+    if not isinstance(source, str | Path):
+        return "rows", source
+    path = Path(source)
+    if path.is_file():
+        if split is not None or subset is not None:
+            raise ConfigError(f"{path} is one file; split and subset are for data sets of the hub. Give another path")
+        return path.name, _read_file(path)
+    if isinstance(source, Path) or source.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".json"):
+        raise ConfigError(f"there is no file {str(source)!r}; expected the path of a JSONL or JSON file of problems")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise UnknownNameError("math task", source, ["arithmetic", GSM8K, "a file such as problems.jsonl"])
+    return source, _fetch(source, split or "train", subset or ("main" if source == GSM8K else None))
+
+
+def _read_file(path: Path) -> Iterable[Mapping[str, Any]]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        rows = _parse(text, str(path))
+        if not isinstance(rows, list):
+            raise ConfigError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
+        return rows
+    # Not splitlines: it also splits at characters that may stand inside a JSON string.
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not JSON ({error}); expected one object per line") from error
+
+
+def _fetch(name: str, split: str, subset: str | None) -> Iterable[Mapping[str, Any]]:
+    obstacle = hub_obstacle()
+    if obstacle is not None and "HF_HUB_OFFLINE" not in obstacle:
+        # Asked now, the client would try for half a minute even if a copy is in its cache.
+        raise offline_error("data set", name, obstacle)
+    datasets = _import_datasets()
+    try:
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, subset, split=split)
+        return rows
+    except ConnectionError as error:
+        raise offline_error("data set", name, obstacle or "the connection broke") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the hub has no data set {name!r} with subset {subset!r} and split {split!r}: {error}"
+        ) from error
+
+
+def _import_datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(
+            "the package datasets is not installed; give a local file instead, or install the extra: "
+            "pip install 'policy-objective-testbed[llm]'"
+        ) from error
+    return datasets
+
+
+def _read(
+    name: str, rows: Iterable[Mapping[str, Any]], question_field: str | None, answer_field: str | None
+) -> Iterator[tuple[str, str, str]]:
+    """Question, answer and worked solution of every row."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise ConfigError(f"{name}, row {number} is a {type(row).__name__}; expected an object with named fields")
+        question = _question(_field(name, number, row, question_field, QUESTION_FIELDS, "question"))
+        text = _field(name, number, row, answer_field, ANSWER_FIELDS, "answer")
+        text = "" if text is None else str(text).strip()
+        if not text:
+            raise ConfigError(
+                f"{name}, row {number} has an empty answer; give every question its answer, or drop the row"
+            )
+        marked = "####" in text or "\\boxed" in text
+        answer = extract_answer(text).answer if marked else text
+        if answer is None:
+            raise ConfigError(f"{name}, row {number} has a box or #### without an answer in it: {text[-60:]!r}")
+        yield question, answer, _CALCULATION.sub("", text) if marked else ""
+
+
+# GSM8K's calculator marks: <<16-3-4=9>>.
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
+
+def _question(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    turns = [turn["content"] for turn in value if turn.get("role") == "user"] if isinstance(value, list) else []
+    if not turns:
+        raise ConfigError(f"a question is {value!r:.80}; expected text, or a conversation with a user's turn")
+    return str(turns[-1]).strip()
+
+
+def _field(name: str, number: int, row: Mapping[str, Any], field: str | None, usual: tuple[str, ...], kind: str) -> Any:
+    found = field or next((candidate for candidate in usual if candidate in row), None)
+    value: Any = row
+    for part in (found or "").split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            wanted = f"{kind}_field is {field!r}" if field else f"expected one of {', '.join(usual)}"
+            raise ConfigError(
+                f"{name}, row {number} has no {kind}: its fields are {', '.join(map(str, row))}; {wanted}. "
+                f"Name the column with {kind}_field=…"
+            )
+        value = value[part]
+    return value

@@ -1,0 +1,158 @@
+"""What every objective shares: the call, the label, the errors of `make_objective`, and the wrappers' delegation."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from testbed import TokenBatch
+from testbed.errors import ConfigError, UnknownNameError
+from testbed.objectives import make_objective, objective_names
+from testbed.objectives._base import Objective, Wrapper, registry
+
+WRAPPERS = [name for name in objective_names() if issubclass(registry[name], Wrapper)]
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_label_makes_the_same_object(name):
+    default = make_objective(name)
+    assert default.label() == name
+    assert make_objective(default.label()) == default
+    changed = make_objective(name, reduction="seq_mean_token_sum_norm")
+    assert changed.label() == (
+        name if default.reduction == changed.reduction else f"{name}(reduction=seq_mean_token_sum_norm)"
+    )
+    assert make_objective(changed.label()) == changed
+
+
+@pytest.mark.parametrize("name", [name for name in objective_names() if registry[name].presets])
+def test_presets_differ_from_the_defaults_and_have_a_label(name):
+    released = make_objective(name, preset="released")
+    assert released != make_objective(name)
+    assert make_objective(released.label()) == released
+    assert make_objective(f"{name}(preset=released)") == released
+
+
+def test_a_hyper_parameter_overrides_the_preset():
+    assert make_objective("dcpo", preset="released", clip_high=0.3).label() == (
+        "dcpo(clip_low=0.2,clip_high=0.3,reduction=token_mean)"
+    )
+
+
+def test_an_objective_is_returned_as_it_is():
+    objective = make_objective("ppo")
+    assert make_objective(objective) is objective
+
+
+def test_objectives_are_frozen():
+    objective = make_objective("ppo")
+    with pytest.raises(FrozenInstanceError):
+        objective.clip_low = 0.1
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_a_documented_objective_states_formula_reference_departures_and_gradient(name):
+    text = registry[name].__doc__
+    for section in ("Reference: ", "Departures: ", "Example:"):
+        assert section in text, f"{name} lacks {section}"
+    assert "Gradient: " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper_parameters", "error", "message"),
+    [
+        ("grop", {}, UnknownNameError, r"unknown objective 'grop'; did you mean 'grpo'\?"),
+        ("ppo", {"clip_hi": 0.2}, ConfigError, r"ppo has no hyper-parameter 'clip_hi'; did you mean 'clip_high'\?"),
+        ("reinforce", {"zzz": 1}, ConfigError, r"reinforce has no hyper-parameter 'zzz'\. It has: reduction"),
+        ("ppo", {"reduction": "mean"}, UnknownNameError, r"unknown reduction 'mean'.* Known: seq_mean_token_mean, "),
+        ("ppo", {"preset": "released"}, ConfigError, r"ppo has no presets; leave preset='released' out"),
+        ("dcpo", {"preset": "relesed"}, UnknownNameError, r"unknown preset of dcpo 'relesed'; did you mean 'released'"),
+        ("ppo(clip_low=0.1", {}, ConfigError, r"cannot read 'ppo\(clip_low=0\.1'; expected name or name\(key=value"),
+        ("erc", {"base": "dpao"}, UnknownNameError, r"unknown objective 'dpao'; did you mean 'dapo'\?"),
+    ],
+)
+def test_make_objective_rejects(name, hyper_parameters, error, message):
+    with pytest.raises(error, match=message):
+        make_objective(name, **hyper_parameters)
+
+
+def test_make_objective_rejects_settings_for_a_finished_object():
+    objective = make_objective("dapo")
+    with pytest.raises(ConfigError, match=r"\['clip_low'\] given together with the finished objective dapo; pass its"):
+        make_objective(objective, clip_low=0.1)
+
+
+# -- the call ------------------------------------------------------------------------------------------------
+
+
+def test_output_is_shaped_like_the_batch_and_detached(tokens):
+    batch = tokens([[1.1, 0.9, None, None]], [1.0])
+    output = make_objective("ppo")(batch)
+    assert output.loss.shape == ()
+    assert output.loss.requires_grad
+    assert output.token_loss.shape == batch.mask.shape
+    assert not output.token_loss.requires_grad
+    assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+
+
+def test_loss_alone_is_the_loss_of_the_call(tokens):
+    batch = tokens([[1.1, 0.9, None], [2.0, None, None]], [1.0, -1.0])
+    for name in objective_names():
+        objective = make_objective(name)
+        if not objective.needs:
+            assert torch.equal(objective.loss(batch), objective(batch).loss)
+
+
+def test_one_batch_serves_any_number_of_backward_passes():
+    log_probs = torch.tensor([[-0.5, -1.0, 9.0]], dtype=torch.float64, requires_grad=True)
+    batch = TokenBatch(
+        log_probs=log_probs,
+        old_log_probs=torch.full((1, 3), -0.7, dtype=torch.float64),
+        advantages=torch.ones(1, dtype=torch.float64),
+        mask=torch.tensor([[True, True, False]]),
+    )
+    gradients = []
+    for objective in (make_objective("ppo"), make_objective("sapo"), make_objective("ppo")):
+        log_probs.grad = None
+        objective(batch).loss.backward()
+        gradients.append(log_probs.grad)
+    assert torch.equal(gradients[0], gradients[2])
+    assert gradients[0].abs().sum() > 0
+    assert gradients[0][0, 2] == 0
+
+
+# -- wrappers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("base", objective_names())
+def test_wrappers_take_over_what_their_base_declares(wrapper, base):
+    if base == wrapper:
+        with pytest.raises(ConfigError, match=rf"{wrapper}: base is {wrapper}, which holds another {wrapper}"):
+            make_objective(wrapper, base=base)
+        return
+    inside, outside = make_objective(base), make_objective(wrapper, base=base)
+    assert isinstance(outside, Objective)
+    assert outside.reduction == inside.reduction
+    assert outside.advantage == inside.advantage
+    assert set(outside.needs) == set(inside.needs) | set(registry[wrapper].needs)
+    assert outside.needs_whole_batch == (inside.needs_whole_batch or registry[wrapper].needs_whole_batch)
+    assert outside.max_length_or(17) == inside.max_length_or(17)
+    for reason in ("exact_on_policy", "acts_without_advantage", "cuts_gradient"):
+        assert bool(getattr(outside, reason)) == bool(getattr(inside, reason) or getattr(registry[wrapper], reason))
+
+
+def test_a_wrapper_leaves_its_class_alone():
+    make_objective("erc", base="bapo")
+    assert not make_objective("erc").needs_whole_batch
+    assert make_objective("erc").needs == ("entropies", "old_entropies")
+
+
+def test_wrappers_nest():
+    label = "reference_kl(base=importance_correction(base=erc(base=dcpo)),kind=k2)"
+    nested = make_objective(label)
+    assert nested.label() == label
+    assert set(nested.needs) == {"entropies", "old_entropies", "sampler_log_probs", "ref_log_probs"}
+    assert (nested.reduction, nested.advantage) == ("seq_sum_token_mean", "smooth_standardised")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from testbed.errors import BatchError, ConfigError
+from testbed.objectives import make_objective
+
+
+def mismatched(tokens):
+    """Token weights q/p_sampler of ½ and 1 in the first response (product ½), 3 and 2 in the second (6)."""
+    weights = torch.tensor([[0.5, 1.0], [3.0, 2.0]], dtype=torch.float64)
+    sampler = (torch.tensor(0.25, dtype=torch.float64) / weights).log()
+    return tokens([[1.0, 1.1], [1.0, 1.5]], [1.0, -1.0], sampler_log_probs=sampler)
+
+
+# DAPO's losses are -1, -1.1, 1 and 1.5, with the same gradients. Masking takes a cap just above 2, because log and exp
+# may round the weight of 2 up.
+@pytest.mark.parametrize(
+    ("setting", "weights"),
+    [
+        ("level=token,mode=truncate,cap=2.0", [[0.5, 1.0], [2.0, 2.0]]),
+        ("level=token,mode=mask,cap=2.0000001", [[0.5, 1.0], [0.0, 2.0]]),
+        ("level=sequence,mode=truncate,cap=2.0", [[0.5, 0.5], [2.0, 2.0]]),
+        ("level=sequence,mode=mask,cap=2.0000001", [[0.5, 0.5], [0.0, 0.0]]),
+    ],
+)
+def test_each_level_and_mode(tokens, check, setting, weights):
+    losses = [[-1.0, -1.1], [1.0, 1.5]]
+    expected = [[w * loss for w, loss in zip(*rows, strict=True)] for rows in zip(weights, losses, strict=True)]
+    check(f"importance_correction({setting})", mismatched(tokens), token_loss=expected, gradient=expected)
+
+
+def test_value_by_hand(tokens, check):
+    # min(w, 2)·ℓ: ½·(-1), 1·(-1.1), 2·1, 2·1.5.
+    check(
+        "importance_correction",
+        mismatched(tokens),
+        token_loss=[[-0.5, -1.1], [2.0, 3.0]],
+        gradient=[[-0.5, -1.1], [2.0, 3.0]],
+        loss=3.4 / 4,
+    )
+
+
+def mutate(monkeypatch):
+    """The weight is the sampler's probability over the trainer's."""
+    from testbed.objectives.importance_correction import ImportanceCorrection
+
+    right = ImportanceCorrection._raw_weights
+    monkeypatch.setattr(ImportanceCorrection, "_raw_weights", lambda self, batch: 1 / right(self, batch))
+
+
+def test_metrics_by_hand(tokens):
+    metrics = make_objective("importance_correction")(mismatched(tokens)).metrics
+    # min(w, 2) = ½, 1, 2, 2; only 3 exceeds 2 for certain (the other weight is 2 up to rounding).
+    assert metrics["sampler/weight_mean"].item() == pytest.approx(5.5 / 4, rel=1e-12)
+    assert metrics["sampler/limited_fraction"].item() in (0.25, 0.5)
+
+
+def test_a_huge_mismatch_stays_finite(tokens):
+    batch = tokens([[1.0, 1.0]], [1.0], sampler_log_probs=[[-1e4, -1e4]])
+    for level in ("token", "sequence"):
+        for mode in ("truncate", "mask"):
+            output = make_objective("importance_correction", level=level, mode=mode)(batch)
+            assert output.loss.isfinite()
+
+
+def test_needs_the_sampler(tokens):
+    with pytest.raises(BatchError, match=r"sampler_log_probs missing from the batch; importance_correction reads it"):
+        make_objective("importance_correction")(tokens([[1.0]], [1.0]))
+
+
+@pytest.mark.parametrize(
+    ("hyper_parameters", "message"),
+    [
+        ({"level": "group"}, r"importance_correction: level is 'group'; expected 'token' or 'sequence'"),
+        ({"mode": "clip"}, r"importance_correction: mode is 'clip'; expected 'truncate' or 'mask'"),
+        ({"cap": 0.0}, r"importance_correction: cap is 0\.0; expected a value in \(0, inf\)"),
+    ],
+)
+def test_rejects(hyper_parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        make_objective("importance_correction", **hyper_parameters)

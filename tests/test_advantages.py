@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from testbed.advantages import (
+    SmoothStandardisation,
+    advantage_names,
+    advantages,
+    group_centred,
+    group_standardised,
+    leave_one_out,
+    zero_variance,
+)
+from testbed.errors import BatchError, UnknownNameError
+
+GOLDEN = json.loads((Path(__file__).parent / "objectives" / "golden.json").read_text(encoding="utf-8"))
+
+
+def double(values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", GOLDEN["group_advantages"])
+def test_group_advantages_match_the_reference_numbers(case: str) -> None:
+    reference = GOLDEN["group_advantages"][case]
+    rewards = double(reference["rewards"])
+    for name, found in (
+        ("dr_grpo", group_centred(rewards)),
+        ("grpo_population_std_no_eps", group_standardised(rewards)),
+        ("grpo_sample_std_eps1e_6", group_standardised(rewards, ddof=1, epsilon=1e-6)),
+        ("grpo_sample_std_eps1e_4", group_standardised(rewards, ddof=1, epsilon=1e-4)),
+    ):
+        torch.testing.assert_close(found, double(reference[name]), rtol=1e-12, atol=0)
+
+
+def test_standardised_equals_scipy_z_scores_over_replicas() -> None:
+    rewards = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for ddof in (0, 1):
+        expected = torch.from_numpy(stats.zscore(rewards.numpy(), axis=-1, ddof=ddof))
+        torch.testing.assert_close(group_standardised(rewards, ddof=ddof), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_leave_one_out_is_the_reward_minus_the_mean_of_the_others() -> None:
+    rewards = double([3.0, 1.0, 0.5, 0.25])
+    expected = [r - (rewards.sum() - r) / 3 for r in rewards]
+    torch.testing.assert_close(leave_one_out(rewards), torch.stack(expected), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("estimator", [group_standardised, group_centred, leave_one_out])
+def test_equal_rewards_have_exactly_no_advantage(estimator: object) -> None:
+    # The mean of 0.1 over 7 is not 0.1 in binary; a rounded deviation must not be standardised to ±1.
+    assert estimator(torch.full((2, 7), 0.1)).count_nonzero() == 0  # type: ignore[operator]
+
+
+def test_zero_variance_is_per_group() -> None:
+    assert zero_variance(torch.tensor([[1.0, 1.0], [1.0, 0.0]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("estimator", [group_standardised, leave_one_out, SmoothStandardisation()])
+def test_a_group_of_one_is_rejected(estimator: object) -> None:
+    with pytest.raises(BatchError, match=r"groups of one response .*group_size"):
+        estimator(torch.ones(2, 1))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("case", ["sas_always_equal", "sas_first_equal_then_split"])
+def test_smooth_standardisation_follows_the_reference_trace(case: str) -> None:
+    estimator = SmoothStandardisation()
+    for visit in GOLDEN["dcpo"][case]:
+        found = estimator(double([visit["rewards"]]))
+        torch.testing.assert_close(found[0], double(visit["A"]), rtol=1e-12, atol=1e-15)
+
+
+def test_smooth_standardisation_merges_to_the_statistics_of_all_rewards() -> None:
+    generator = torch.Generator().manual_seed(1)
+    visits = [torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) for _ in range(4)]
+    estimator = SmoothStandardisation()
+    for rewards in visits:
+        estimator(rewards)
+    state = estimator.state_dict()
+    pooled = torch.cat(visits, dim=-1)
+    torch.testing.assert_close(state["mean"], pooled.mean(-1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(state["variance"], pooled.var(-1, correction=0), rtol=1e-12, atol=0)
+    assert (state["visits"] == 4).all()
+
+
+def test_smooth_standardisation_hand_case() -> None:
+    # Visit 1: rewards 0, 0, 0, 0. Visit 2: 1, 0, 0, 0.
+    # A_new = (1 - ¼)/√(3/16) = √3. Pooled over 8: mean 1/8, variance 7/64, A_total = (7/8)/(√7/8) = √7.
+    # i = 2 makes both blends ½(A_new + A_total).
+    estimator = SmoothStandardisation()
+    estimator(double([[0.0, 0.0, 0.0, 0.0]]))
+    found = estimator(double([[1.0, 0.0, 0.0, 0.0]]))
+    assert found[0, 0].item() == pytest.approx((3**0.5 + 7**0.5) / 2, rel=1e-12)
+
+
+def test_identical_rewards_at_a_later_visit_are_not_zero_sum() -> None:
+    estimator = SmoothStandardisation()
+    estimator(double([[1.0, 0.0]]))
+    estimator(double([[1.0, 0.0]]))
+    # Visit 3, all 0: pooled mean 1/3, variance 2/9, A_total = -(1/3)/√(2/9) = -1/√2, and A = A_total/3.
+    torch.testing.assert_close(estimator(double([[0.0, 0.0]])), double([[-1, -1]]) / (3 * 2**0.5), rtol=1e-12, atol=0)
+
+
+def test_rounded_merged_means_do_not_become_advantages() -> None:
+    estimator = SmoothStandardisation()
+    for _ in range(7):
+        found = estimator(torch.full((1, 3), 0.1))
+    assert found.count_nonzero() == 0
+
+
+def test_smooth_standardisation_keeps_prompts_apart_and_grows() -> None:
+    estimator, alone = SmoothStandardisation(), SmoothStandardisation()
+    first, second = double([[1.0, 0.0]]), double([[1.0, 1.0]])
+    estimator(first, torch.tensor([3]))
+    estimator(double([[0.0, 5.0]]), torch.tensor([9]))
+    alone(first)
+    torch.testing.assert_close(estimator(second, torch.tensor([3])), alone(second), rtol=0, atol=0)
+
+
+def test_smooth_standardisation_state_round_trip() -> None:
+    estimator, restored = SmoothStandardisation(), SmoothStandardisation()
+    estimator(double([[1.0, 0.0, 0.0]]))
+    state = estimator.state_dict()
+    restored.load_state_dict(state)
+    following = double([[1.0, 1.0, 0.0]])
+    assert torch.equal(estimator(following), restored(following))
+    assert (state["visits"] == 1).all(), "the saved state must not change with the estimator"
+
+
+def test_smooth_standardisation_rejects_repeated_prompts() -> None:
+    with pytest.raises(BatchError, match="one distinct id per prompt"):
+        SmoothStandardisation()(torch.ones(2, 2), torch.tensor([4, 4]))
+
+
+def test_smooth_standardisation_rejects_changed_replicas() -> None:
+    estimator = SmoothStandardisation()
+    estimator(torch.ones(3, 1, 2))
+    with pytest.raises(BatchError, match="one estimator per run"):
+        estimator(torch.ones(2, 1, 2))
+
+
+def test_smooth_standardisation_rejects_a_foreign_state() -> None:
+    with pytest.raises(BatchError, match="visits, mean and variance"):
+        SmoothStandardisation().load_state_dict({"count": torch.ones(1)})
+
+
+@pytest.mark.parametrize("name", advantage_names())
+def test_replicas_are_independent(name: str) -> None:
+    rewards = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def estimate(values: Tensor) -> Tensor:
+        estimator = advantages[name]
+        return (estimator() if isinstance(estimator, type) else estimator)(values)
+
+    together = estimate(rewards)
+    for replica in range(5):
+        assert torch.equal(together[replica], estimate(rewards[replica]))
+
+
+def test_unknown_estimator_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'group_centred'"):
+        advantages["group_centered"]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from testbed import cli
+
+
+def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "testbed", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['testbed', '--help']\n"
+        "from testbed.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'transformers', 'matplotlib', 'gymnasium'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "verify" in done.stdout
+
+
+def test_list_as_json_holds_the_registries() -> None:
+    done = CliRunner().invoke(cli.app, ["list", "--json"])
+    names = json.loads(done.stdout)
+    assert {"dcpo", "erc", "ce_gppo", "bapo", "sapo"} <= set(names["objectives"])
+    assert "RareArm-v1" in names["environments"]
+    assert "tabular" in names["models"]
+
+
+def test_claims_as_json_has_verdicts_on_record() -> None:
+    rows = json.loads(CliRunner().invoke(cli.app, ["claims", "--json"]).stdout)
+    assert {row["recorded"] for row in rows} >= {"reproduced", "refuted"}
+    assert all(row["source"] for row in rows)
+
+
+def test_verify_exits_0_when_every_verdict_is_on_record(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["verify", "theory/sapo-gate", "--out", str(tmp_path / "r"), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    assert "1 reproduced" in done.output
+    assert str(tmp_path / "r" / "report.html") in done.output.replace("\n", "")
+
+
+def test_verify_exits_1_when_a_verdict_differs(tmp_path: Path) -> None:
+    # Four seeds give no verdict, which is not what is on record.
+    done = CliRunner().invoke(
+        cli.app, ["verify", "dcpo/response-utilisation", "--seeds", "4", "--out", str(tmp_path / "r"), "--jobs", "1"]
+    )
+    assert done.exit_code == 1
+    assert "dcpo/response-utilisation (reproduced → inconclusive)" in done.output
+
+
+def test_report_compares_two_runs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        CliRunner().invoke(cli.app, ["verify", "theory/sapo-gate", "--out", str(tmp_path / name), "--jobs", "1"])
+    done = CliRunner().invoke(cli.app, ["report", str(tmp_path / "b"), "--against", str(tmp_path / "a")])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "grop", "--env", "rare-arm", "--out", "{out}"], "unknown objective 'grop'; did you mean 'grpo'?"),
+        (["compare", "grpo", "--env", "rare-arn", "--out", "{out}"], "did you mean 'RareArm-v1'?"),
+        (["compare", "grpo(clip=1)", "--env", "rare-arm", "--out", "{out}"], "did you mean 'clip_low'?"),
+        (["compare", "ppo(clip_low=-1)", "--env", "rare-arm", "--out", "{out}"], "clip_low is -1; expected a value in"),
+        (["compare", "erc(base=gppo", "--env", "rare-arm", "--out", "{out}"], "expected name or name(key=value,…)"),
+        (["verify", "dcpo/token-clip"], "did you mean 'dcpo/token-clip-ratio'?"),
+        (["verify", "--tier", "slow"], "tier is 'slow'"),
+        (["report", "{out}"], "holds no results.json"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [argument.replace("{out}", str(tmp_path / "out")) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["testbed", *filled])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("kept", encoding="utf-8")
+    done = run("compare", "grpo", "--env", "rare-arm", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "nothing was written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]

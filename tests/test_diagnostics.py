@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+
+from testbed import TokenBatch
+from testbed.diagnostics import GLOSSARY, ClipInterval, batch_metrics, glossary_table, metric_info, token_average
+from testbed.errors import ConfigError
+from testbed.objectives import make_objective, objective_names
+
+# Ratios 2 and ½ with A = 1, ratio 1 with A = -2, and a response of A = 0 with ratio 4; the last column is padding.
+RATIOS = torch.tensor([[2.0, 0.5, 1.0], [1.0, 1.0, 1.0], [4.0, 1.0, 1.0]], dtype=torch.float64)
+MASK = torch.tensor([[True, True, False], [True, False, False], [True, False, False]])
+ADVANTAGES = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
+LOG2 = math.log(2)
+
+
+def batch(**optional):
+    return TokenBatch(
+        log_probs=RATIOS.log() - 1,
+        old_log_probs=torch.full_like(RATIOS, -1),
+        advantages=ADVANTAGES,
+        mask=MASK,
+        **{name: torch.tensor(value, dtype=torch.float64) for name, value in optional.items()},
+    )
+
+
+def measure(interval=None, **optional):
+    return {name: value.item() for name, value in batch_metrics(batch(**optional), interval).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Over the four response tokens: ratios 2, ½, 1, 4.
+        ("ratio/mean", 7.5 / 4),
+        ("ratio/min", 0.5),
+        ("ratio/max", 4.0),
+        ("ratio/log_abs_mean", (LOG2 + LOG2 + 0 + 2 * LOG2) / 4),
+        ("ratio/one_fraction", 1 / 4),
+        ("advantage/mean", (1 + 1 - 2 + 0) / 4),
+        ("advantage/nonzero_fraction", 2 / 3),
+        ("advantage/positive_token_fraction", 2 / 4),
+        # rA: 2, ½, -2, 0.
+        ("advantage/positive_loss_fraction", 2.5 / 4.5),
+        ("kl/old", -(LOG2 - LOG2 + 0 + 2 * LOG2) / 4),
+        # r - 1 - log r summed: 3.5 less the logs, 2 log 2.
+        ("kl/old_k3", (3.5 - 2 * LOG2) / 4),
+    ],
+)
+def test_metrics_of_every_batch_by_hand(name, expected):
+    assert measure()[name] == pytest.approx(expected, rel=1e-12)
+
+
+def test_metrics_without_data_are_nan():
+    values = measure()
+    for name in (
+        "entropy/mean",
+        "entropy/ratio_mean",
+        "kl/ref",
+        "kl/sampler",
+        "clip/fraction",
+        "band/outside_fraction",
+    ):
+        assert math.isnan(values[name])
+
+
+def test_optional_fields_by_hand():
+    padding = 99.0
+    values = measure(
+        entropies=[[1.0, 2.0, padding], [3.0, padding, padding], [0.5, padding, padding]],
+        old_entropies=[[2.0, 2.0, padding], [1.0, padding, padding], [0.0, padding, padding]],
+        ref_log_probs=[[LOG2 - 1, -LOG2 - 1, padding], [LOG2 - 1, padding, padding], [2 * LOG2 - 1, padding, padding]],
+        sampler_log_probs=[[-1.5, -1.0, padding], [-0.5, padding, padding], [-2.0, padding, padding]],
+    )
+    assert values["entropy/mean"] == pytest.approx(6.5 / 4, rel=1e-12)
+    # The token whose old entropy is 0 has no ratio: ½, 1, 3.
+    assert values["entropy/ratio_mean"] == pytest.approx(4.5 / 3, rel=1e-12)
+    # d = log p_ref - log p: 0, 0, log 2, 0; e^d - d - 1 = 1 - log 2 for the third.
+    assert values["kl/ref"] == pytest.approx((1 - LOG2) / 4, rel=1e-12)
+    # sampler - old: -½, 0, ½, -1.
+    assert values["kl/sampler"] == pytest.approx(-1 / 4, rel=1e-12)
+
+
+def test_interval_separates_clipped_from_outside():
+    values = measure(ClipInterval(0.8, 1.2))
+    # A = 1 at ratio 2 is clipped; at ½ it is outside and keeps its gradient; so does A = 0 at ratio 4.
+    assert values["clip/high_fraction"] == 1 / 4
+    assert values["clip/low_fraction"] == 0
+    assert values["clip/ceiling_fraction"] == 0
+    assert values["clip/fraction"] == 1 / 4
+    assert values["clip/gradient_mass_fraction"] == pytest.approx(2 / 4.5, rel=1e-12)
+    assert values["band/outside_fraction"] == 3 / 4
+
+
+def test_interval_that_keeps_the_gradient_clips_nothing():
+    values = measure(ClipInterval(0.8, 1.2, keeps_gradient=True))
+    assert values["clip/fraction"] == 0
+    assert values["band/outside_fraction"] == 3 / 4
+
+
+def test_interval_of_another_ratio_and_a_ceiling():
+    other = torch.full_like(RATIOS, 5.0)
+    values = measure(ClipInterval(0.8, 6.0, ceiling=4.0, ratio=other))
+    # 5 is inside, but above the ceiling for the one token with A < 0.
+    assert values["clip/ceiling_fraction"] == 1 / 4
+    assert values["band/outside_fraction"] == 0
+
+
+def test_bounds_per_replica():
+    two = TokenBatch(
+        log_probs=torch.stack([RATIOS.log(), RATIOS.log()]),
+        old_log_probs=torch.zeros(2, 3, 3, dtype=torch.float64),
+        advantages=torch.stack([ADVANTAGES, ADVANTAGES]),
+        mask=torch.stack([MASK, MASK]),
+    )
+    high = torch.tensor([1.2, 3.0], dtype=torch.float64).view(2, 1, 1)
+    metrics = batch_metrics(two, ClipInterval(0.1, high))
+    assert metrics["clip/high_fraction"].tolist() == [1 / 4, 0]
+
+
+def test_token_average_of_nothing_is_nan():
+    empty = TokenBatch(
+        log_probs=torch.zeros(1, 2),
+        old_log_probs=torch.zeros(1, 2),
+        advantages=torch.zeros(1),
+        mask=torch.zeros(1, 2, dtype=torch.bool),
+        token_count=2,
+        sequence_count=1,
+    )
+    assert token_average(torch.ones(1, 2), empty).isnan()
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_every_metric_is_in_the_glossary(name):
+    full = batch(
+        **{field: [[0.5, 0.4, 0.3]] * 3 for field in ("entropies", "old_entropies")},
+        **{field: [[-0.5, -0.4, -0.3]] * 3 for field in ("ref_log_probs", "sampler_log_probs")},
+    )
+    assert set(make_objective(name)(full).metrics) <= set(GLOSSARY)
+
+
+def test_glossary_entries_are_complete_and_named_group_slash_name():
+    for name, info in GLOSSARY.items():
+        assert re.fullmatch(r"[a-z]+/[a-z0-9_]+", name)
+        assert info.formula
+        assert info.unit
+
+
+def test_one_engine_name_never_stands_for_two_formulas():
+    for engine in ("verl", "trl"):
+        names = [getattr(info, engine) for info in GLOSSARY.values() if getattr(info, engine)]
+        assert len(names) == len(set(names))
+
+
+def test_glossary_table_has_a_row_for_each_metric():
+    lines = glossary_table().splitlines()
+    assert lines[0] == "| metric | formula | unit | verl | TRL |"
+    assert len(lines) == 2 + len(GLOSSARY)
+    assert any(line.startswith("| `clip/high_fraction` | ") and "`clip_ratio/high_mean`" in line for line in lines)
+
+
+def test_unknown_metric_is_explained():
+    with pytest.raises(ConfigError, match=r"metric 'clip/frac' is not in the glossary; add its formula"):
+        metric_info("clip/frac")

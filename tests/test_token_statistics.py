@@ -1,0 +1,263 @@
+"""Token statistics against closed forms, float64 and PyTorch's own gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import testbed.token_statistics as module
+from testbed.errors import BatchError, ConfigError
+from testbed.token_statistics import token_statistics, token_statistics_from_hidden
+
+VOCABULARY = 97
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of five rows, so that every case spans several blocks and ends in a partial one."""
+    monkeypatch.setattr(module, "_CACHED_ELEMENTS", 2 * VOCABULARY)
+    monkeypatch.setattr(module, "_PROJECTED_ELEMENTS", 5 * VOCABULARY)
+    monkeypatch.setattr(module, "_FEWEST_ROWS", 5)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def sample_tokens(*shape: int, vocabulary: int = VOCABULARY) -> Tensor:
+    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(1))
+
+
+def reference(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    log_softmax = (logits / temperature).log_softmax(-1)
+    return log_softmax.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), -(log_softmax.exp() * log_softmax).sum(-1)
+
+
+def mixed_loss(log_probs: Tensor, entropies: Tensor) -> Tensor:
+    """A loss with another weight for every output, so that no two gradients can be confused."""
+    weights = torch.arange(1, 1 + log_probs.numel(), dtype=log_probs.dtype).view(log_probs.shape)
+    return (weights * log_probs).sum() + (weights.flip(0).sin() * entropies).sum()
+
+
+def test_value_by_hand() -> None:
+    # Three tokens of probability 1/2, 1/4, 1/4: H = (1/2)·log 2 + (1/2)·log 4 = 1.5·log 2.
+    logits = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log() + 7
+    log_probs, entropies = token_statistics(logits.expand(2, 3), torch.tensor([0, 2]))
+    torch.testing.assert_close(
+        log_probs, -torch.tensor([1.0, 2.0], dtype=torch.float64) * math.log(2), rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(entropies, torch.full((2,), 1.5 * math.log(2), dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_temperature_by_hand() -> None:
+    # z = (2·log 3, 0) at temperature 2 is p = (3/4, 1/4).
+    logits = torch.tensor([[2 * math.log(3), 0.0]], dtype=torch.float64)
+    log_probs, _ = token_statistics(logits, torch.tensor([0]), temperature=2.0)
+    torch.testing.assert_close(log_probs.item(), math.log(0.75), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_gradients_pass_gradcheck(temperature: float) -> None:
+    logits, tokens = draw(3, 4, VOCABULARY).requires_grad_(), sample_tokens(3, 4)
+    assert torch.autograd.gradcheck(lambda z: tuple(token_statistics(z, tokens, temperature)), (logits,))
+
+
+def test_gradients_from_hidden_pass_gradcheck() -> None:
+    hidden, weight, bias = (
+        draw(*shape, seed=index).requires_grad_() for index, shape in enumerate([(7, 3), (11, 3), (11,)])
+    )
+    tokens = sample_tokens(7, vocabulary=11)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: tuple(token_statistics_from_hidden(h, w, tokens, 0.8, bias=b)), (hidden, weight, bias)
+    )
+
+
+@pytest.mark.parametrize("output", [0, 1])
+def test_gradient_of_one_output_alone(output: int) -> None:
+    logits, tokens = draw(7, VOCABULARY).requires_grad_(), sample_tokens(7)
+    expected = torch.autograd.grad(reference(logits, tokens)[output].sum(), logits)[0]
+    actual = torch.autograd.grad(token_statistics(logits, tokens)[output].sum(), logits)[0]
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+    assert expected.abs().sum() > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0])
+def test_float32_stays_within_two_millionths_of_float64(scale: float) -> None:
+    # Both sharp and flat rows; the bound is absolute, as entropies go to zero in sharp rows. The float64 reference
+    # reads the rounded logits, so that only the arithmetic is compared.
+    single = (scale * draw(40, VOCABULARY)).float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    tokens = sample_tokens(40)
+    actual, expected = token_statistics(single, tokens), reference(double, tokens)
+    # A log-probability of -50 has no more than seven digits in float32 itself.
+    torch.testing.assert_close(actual.log_probs.double(), expected[0], rtol=2e-7, atol=2e-6)
+    torch.testing.assert_close(actual.entropies.double(), expected[1], rtol=0, atol=2e-6)
+    (actual.log_probs.sum() + actual.entropies.sum()).backward()
+    (expected[0].sum() + expected[1].sum()).backward()
+    assert single.grad is not None
+    assert double.grad is not None
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=0, atol=2e-6)
+
+
+def test_half_precision_is_widened() -> None:
+    logits = draw(12, VOCABULARY).bfloat16().requires_grad_()
+    tokens = sample_tokens(12)
+    double = logits.detach().double().requires_grad_()
+    log_probs, entropies = token_statistics(logits, tokens)
+    assert log_probs.dtype == entropies.dtype == torch.float32
+    expected = reference(double, tokens)
+    torch.testing.assert_close(log_probs.double(), expected[0], rtol=0, atol=2e-6)
+    torch.testing.assert_close(entropies.double(), expected[1], rtol=0, atol=2e-6)
+    mixed_loss(log_probs, entropies).backward()
+    mixed_loss(*expected).backward()
+    assert logits.grad is not None
+    assert double.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+    # Half a unit in the last of bfloat16's eight bits.
+    torch.testing.assert_close(logits.grad.double(), double.grad, rtol=2**-8, atol=1e-6)
+
+
+def test_from_hidden_equals_from_logits() -> None:
+    tokens = sample_tokens(4, 3)
+    results = []
+    for through_logits in (True, False):
+        hidden, weight, bias = draw(4, 3, 6), draw(VOCABULARY, 6, seed=1), draw(VOCABULARY, seed=2)
+        inputs = [value.requires_grad_() for value in (hidden, weight, bias)]
+        if through_logits:
+            outputs = reference(hidden @ weight.T + bias, tokens, 0.7)
+        else:
+            outputs = tuple(token_statistics_from_hidden(hidden, weight, tokens, 0.7, bias=bias))
+        results.append([*outputs, *torch.autograd.grad(mixed_loss(*outputs), inputs)])
+    for actual, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_frozen_head_receives_no_gradient() -> None:
+    hidden, weight = draw(6, 3).requires_grad_(), draw(VOCABULARY, 3, seed=1)
+    token_statistics_from_hidden(hidden, weight, sample_tokens(6)).log_probs.sum().backward()
+    assert weight.grad is None
+    assert hidden.grad is not None
+
+
+def test_from_hidden_follows_autocast() -> None:
+    hidden, weight = draw(6, 8).float().requires_grad_(), draw(VOCABULARY, 8, seed=1).float().requires_grad_()
+    tokens = sample_tokens(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        log_probs, _ = token_statistics_from_hidden(hidden, weight, tokens)
+    log_probs.sum().backward()
+    expected, _ = reference((hidden.detach().bfloat16() @ weight.detach().bfloat16().T).double(), tokens)
+    torch.testing.assert_close(log_probs.detach().double(), expected, rtol=0, atol=2e-6)
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def test_keeps_two_floats_per_token() -> None:
+    logits = draw(20, VOCABULARY).requires_grad_()
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() and tensor.untyped_storage().data_ptr() != logits.untyped_storage().data_ptr():
+            kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        token_statistics(logits, sample_tokens(20))
+    assert kept == [20, 20]
+
+
+def test_overwriting_gives_the_same_gradient_in_the_same_memory() -> None:
+    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
+    seen: list[Tensor] = []
+
+    def gradient(overwrite: bool) -> tuple[Tensor, Tensor]:
+        logits = leaf + 0
+        logits.register_hook(seen.append)
+        outputs = token_statistics(logits, tokens, overwrite_logits=overwrite)
+        return torch.autograd.grad(mixed_loss(*outputs), leaf)[0], logits
+
+    expected, _ = gradient(False)
+    actual, logits = gradient(True)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert seen[1].data_ptr() == logits.data_ptr()
+    assert seen[0].data_ptr() != logits.data_ptr()
+
+
+def test_overwriting_spares_a_leaf() -> None:
+    logits, tokens = draw(4, VOCABULARY).requires_grad_(), sample_tokens(4)
+    before = logits.detach().clone()
+    token_statistics(logits, tokens, overwrite_logits=True).log_probs.sum().backward()
+    assert torch.equal(logits.detach(), before)
+
+
+def test_overwriting_what_another_operation_saved_is_noticed() -> None:
+    leaf = draw(4, VOCABULARY).requires_grad_()
+    logits = leaf.exp()
+    log_probs, _ = token_statistics(logits, sample_tokens(4), overwrite_logits=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        log_probs.sum().backward()
+
+
+def test_a_forbidden_token_has_no_part_in_the_entropy() -> None:
+    # Two equally likely tokens and one that is excluded: H = log 2, and no gradient to the excluded one.
+    logits = torch.tensor([[0.0, 0.0, -math.inf]], dtype=torch.float64, requires_grad=True)
+    log_probs, entropies = token_statistics(logits, torch.tensor([1]))
+    torch.testing.assert_close(entropies.item(), math.log(2), rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(log_probs.sum() + entropies.sum(), logits)
+    torch.testing.assert_close(gradient, torch.tensor([[-0.5, 0.5, 0.0]], dtype=torch.float64), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_rejects_logits_that_are_not_numbers(bad: float) -> None:
+    logits = draw(3, VOCABULARY)
+    logits[1, 5] = bad
+    with pytest.raises(BatchError, match="1 of 3 rows of logits hold NaN"):
+        token_statistics(logits, sample_tokens(3))
+
+
+def test_rejects_hidden_states_that_are_not_numbers() -> None:
+    hidden = draw(3, 4)
+    hidden[2] = math.nan
+    with pytest.raises(BatchError, match="1 of 3 rows of logits hold NaN"):
+        token_statistics_from_hidden(hidden, draw(VOCABULARY, 4, seed=1), sample_tokens(3))
+
+
+@pytest.mark.parametrize("token", [-100, VOCABULARY])
+def test_rejects_a_token_outside_the_vocabulary(token: int) -> None:
+    with pytest.raises(BatchError, match=f"expected 0 to {VOCABULARY - 1} for a vocabulary of {VOCABULARY}"):
+        token_statistics(draw(1, VOCABULARY), torch.tensor([token]))
+
+
+def test_rejects_floating_point_tokens() -> None:
+    with pytest.raises(BatchError, match="expected int64 token ids"):
+        token_statistics(draw(1, VOCABULARY), torch.tensor([1.0]))
+
+
+def test_rejects_shapes_that_do_not_fit() -> None:
+    with pytest.raises(BatchError, match=r"expected floating-point logits \(..., V\) and one token per row"):
+        token_statistics(draw(3, VOCABULARY), sample_tokens(4))
+
+
+def test_rejects_a_head_of_another_width() -> None:
+    with pytest.raises(BatchError, match=r"expected \(..., D\), \(V, D\) and \(...\)"):
+        token_statistics_from_hidden(draw(3, 4), draw(VOCABULARY, 5), sample_tokens(3))
+
+
+def test_rejects_a_temperature_of_zero() -> None:
+    with pytest.raises(ConfigError, match=r"temperature is 0\.0; expected a positive number"):
+        token_statistics(draw(1, VOCABULARY), sample_tokens(1), temperature=0.0)
+
+
+def test_empty_input_gives_empty_output() -> None:
+    log_probs, entropies = token_statistics_from_hidden(draw(0, 4), draw(VOCABULARY, 4), sample_tokens(0))
+    assert log_probs.shape == entropies.shape == (0,)
+
+
+def test_close_to_the_largest_float_nothing_overflows() -> None:
+    # exp(1000) overflows in every dtype; the shifted form never computes it.
+    logits = torch.tensor([[1000.0, 1000.0]], requires_grad=True)
+    log_probs, entropies = token_statistics(logits, torch.tensor([0]))
+    torch.testing.assert_close(log_probs.item(), -math.log(2), rtol=1e-6, atol=0)  # float32
+    torch.testing.assert_close(entropies.item(), math.log(2), rtol=1e-6, atol=0)  # float32
