@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.claims import claim_names, get_claim
+from analysis.ledger import ledger_page
 from testbed.diagnostics import glossary_table
 from testbed.errors import ConfigError
 from testbed.registry import Registry
@@ -44,6 +45,12 @@ def metrics_page() -> str:
         "# Metrics\n\nOne formula per name. A metric without data is NaN. The last two columns give the name of the\n"
         "same formula in the engines, where they have one.\n\n" + glossary_table()
     )
+
+
+@document("docs/claims.md")
+def claims_page() -> str:
+    """The ledger."""
+    return ledger_page()
 
 
 def render(name: str) -> tuple[Path, str]:

@@ -25,8 +25,7 @@ def judge(answer: str, reference: str) -> tuple[bool, bool]:
 
     rules = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     expected, given = (
-        parse(f"\\boxed{{{text}}}", extraction_config=rules, parsing_timeout=None)
-        for text in (reference, answer)
+        parse(f"\\boxed{{{text}}}", extraction_config=rules, parsing_timeout=None) for text in (reference, answer)
     )
     # What the parser gives up on it returns as the string it was given.
     parsed = any(not isinstance(part, str) for part in given)

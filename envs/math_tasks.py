@@ -29,7 +29,7 @@ TEMPLATES = {
     "plain": "{question}",
     "equation": "{question}=",
     "boxed": "{question}\nReason step by step, and put the final answer within \\boxed{}.",
-    "hashes": "Question: {question}\nReason step by step, and end with a line that has #### and the final answer.\nAnswer:",
+    "hashes": "Question: {question}\nReason step by step, and end with a line of #### and the final answer.\nAnswer:",
 }
 """Prompt templates by name; the question takes the place of `{question}`, other braces mean themselves."""
 
@@ -128,9 +128,9 @@ class MathTask(Sequence[Problem]):
 
 
 def problem_id(question: str, answer: str) -> str:
-    """16 hexadecimal digits that name a problem: the head of the SHA-256 of question and answer.
+    r"""16 hexadecimal digits that name a problem: the head of the SHA-256 of question and answer.
 
-    >>> problem_id("7+15", "22") == problem_id(" 7+15\\n", "22")
+    >>> problem_id("7+15", "22") == problem_id(" 7+15\n", "22")
     True
     """
     text = f"{question.strip()}\0{answer.strip()}"
@@ -150,12 +150,14 @@ def load_task(
     """The problems of a source, each prompt in a template.
 
     Args:
-        source: `arithmetic(level=2, count=500)` (also `levels=(1, 2)` for equal parts, `seed=0`); the path of a JSONL
-            or JSON file; a data set of the hub such as `openai/gsm8k`; or rows: a `datasets.Dataset`, a list of dicts.
+        source: `arithmetic(level=2, count=500)`, or with `levels=(1, 2)` for equal parts, and with `seed=0` (16
+            problems a level unless `count` says how many in all); the path of a JSONL or JSON file; a data set of the
+            hub such as `openai/gsm8k`; or rows: a `datasets.Dataset`, a list of dictionaries.
         split: of generated problems or a data set of the hub (`None`: train). No arithmetic expression is in both
             splits, whatever the level, count and seed. A file has no splits.
         subset: the configuration of a data set of the hub (`None`: main for GSM8K, else the data set's default).
-        template: a name from `TEMPLATES` or a text with `{question}` in it (`None`: equation for arithmetic, else boxed).
+        template: a name from `TEMPLATES` or a text with `{question}` in it (`None`: equation for arithmetic, else
+            boxed).
         limit: only the first so many problems.
         question_field: column of the question (`None`: the first of `QUESTION_FIELDS` there is); a dot reaches into a
             nested column. A conversation stands for its last user turn.
@@ -231,7 +233,7 @@ def _arithmetic(spec: str, split: Split) -> list[tuple[str, str, str]]:
         raise ConfigError(f"{spec}: levels are {levels}; expected some of {', '.join(map(str, LEVELS))}")
     if count is not None and (not isinstance(count, int) or count < len(levels)):
         raise ConfigError(f"{spec}: count is {count!r}; expected a whole number of at least {len(levels)}")
-    # Level 1 has a hundred problems in all, so what is asked for by default fits its test split.
+    # Level 1 has a hundred problems in all; the default fits into its test split.
     total = count if count is not None else 16 * len(levels)
     shares = [total // len(levels) + (place < total % len(levels)) for place in range(len(levels))]
     by_level = [_draw(level, share, split, seed) for level, share in zip(levels, shares, strict=True)]
@@ -256,7 +258,8 @@ def _draw(level: int, count: int, split: Split, seed: int) -> list[tuple[str, st
                 (problem.expression, str(problem.answer), worked_solution(problem.expression))
                 for problem in chosen[:count]
             ]
-        wanted += count - len(chosen)
+        # By less than is expected to be missing: a level may be nearly exhausted.
+        wanted += (count - len(chosen)) * (4 if split == "test" else 1)
 
 
 def _is_held_out(expression: str) -> bool:
@@ -269,12 +272,12 @@ _SUM = re.compile(r"^(-?[0-9]+)([+-])([0-9]+)")
 
 
 def worked_solution(expression: str) -> str:
-    """The expression reduced by one operation a line, then `####` and the value.
+    r"""The expression reduced by one operation a line, then `####` and the value.
 
     >>> worked_solution("7*(3-5)")
-    '7*-2\\n#### -14'
+    '7*-2\n#### -14'
     >>> worked_solution("3-12+5")
-    '-9+5\\n#### -4'
+    '-9+5\n#### -4'
 
     Raises:
         ConfigError: the text is not an expression of whole numbers, `+`, `-`, `*` and flat parentheses.

@@ -56,13 +56,13 @@ class StatePolicy(Policy):
         """
         replicas, states_count, vocabulary = self.shape
         _, sequences, horizon = uniforms.shape
+        memory = self._current()
         if distortion is EXACT:
-            memory = self._current()
             log_policy, policy = memory.log_policy, memory.policy
         else:
             log_policy = torch.log_softmax(distortion.of_table(self.table()), -1)
             policy = log_policy.exp()
-        cumulative = policy.cumsum(-1, dtype=torch.float64)
+        cumulative = memory.cumulative.copy_(policy).cumsum_(-1)
         cumulative[..., -1] = 1.0  # rounding must not leave a gap at the end of a state's interval
         if states_count > 1:
             cumulative += torch.arange(states_count, device=cumulative.device).unsqueeze(-1)
@@ -84,8 +84,12 @@ class StatePolicy(Policy):
             current = step(final_states, final_tokens)
             alive, here = current >= 0, current.clamp(min=0)
         for position in range(written, horizon):
-            flat = torch.searchsorted(cumulative, uniforms[..., position] + here, right=True)
-            drawn = (flat - here * vocabulary).clamp_(0, vocabulary - 1)
+            sought = uniforms[..., position]
+            if states_count == 1:
+                drawn = torch.searchsorted(cumulative, sought.contiguous(), right=True).clamp_(0, vocabulary - 1)
+            else:
+                flat = torch.searchsorted(cumulative, sought + here, right=True)
+                drawn = (flat - here * vocabulary).clamp_(0, vocabulary - 1)
             if position == 0:  # nobody has finished yet
                 final_states, final_tokens = here, drawn
             else:
@@ -149,6 +153,7 @@ class _Memory:
 
     def __init__(self, shape: torch.Size, like: Tensor) -> None:
         self.log_policy, self.policy, self.gradient = (like.new_empty(shape) for _ in range(3))
+        self.cumulative = like.new_empty(shape, dtype=torch.float64)
         self.versions: list[int] = []
         self._entropy: Tensor | None = None
         self._indexed: tuple[Samples, Tensor] | None = None

@@ -2,7 +2,7 @@
 
 Weights are stacked by hand over the leading replica dimension and applied with batched matrix products, so that a
 step over many replicas costs little more than the arithmetic in it. The network is the usual one without its
-trimmings: pre-normalisation without gains, no biases, sinusoidal positions, a GELU feed-forward block.
+trimmings: pre-normalisation without gains, no biases, sinusoidal positions, a ReLU feed-forward block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.policy import EXACT, Distortion, Episodes, Policy, Samples, Step, po
 from models.pretraining import pretrain_on_table
 from testbed.errors import BatchError, ConfigError
 
-__all__ = ["Routing", "TransformerPolicy"]
+__all__ = ["Routing", "TransformerPolicy", "sinusoids"]
 
 
 @dataclass(eq=False)
@@ -268,7 +268,7 @@ class TransformerPolicy(Policy):
         self, weights: dict[str, Tensor], layer: int, stream: Tensor, shape: tuple[int, int], routing: Routing
     ) -> Tensor:
         """The residual stream `(R, B·n, width)` after a block's second half; `shape` is (B, n)."""
-        inner = F.gelu(torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.up"]))
+        inner = F.relu(torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.up"]))
         return torch.baddbmm(stream, inner, weights[f"{layer}.down"])
 
     def _hidden(
@@ -288,7 +288,7 @@ class TransformerPolicy(Policy):
         rows = weights["embedding"].shape[1]
         offsets = torch.arange(0, replicas * rows, rows).view(-1, 1, 1)
         stream = F.embedding(inputs + offsets, weights["embedding"].view(-1, self.width))
-        stream = (stream + self._positions(start, count)).view(replicas, sequences * count, self.width)
+        stream = (stream + sinusoids(start, count, self.width).to(stream.dtype)).view(replicas, sequences * count, self.width)
         head_width = self.width // self.heads
         for layer in range(self.layers):
             mixed = torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.attention_in"])
@@ -333,13 +333,6 @@ class TransformerPolicy(Policy):
         """Rows of the embedding: the prompt `(R, B)`, then the tokens `(R, B, t)`."""
         return torch.cat([initial_states.unsqueeze(-1), self.shape[1] + tokens], -1)
 
-    def _positions(self, start: int, count: int) -> Tensor:
-        """Sines and cosines `(count, width)` of positions from `start`: no horizon has to be known."""
-        half = self.width // 2
-        frequencies = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(1e4) / half))
-        angles = torch.arange(start, start + count, dtype=torch.float64).unsqueeze(-1) * frequencies
-        return torch.cat([angles.sin(), angles.cos()], -1).to(self.parameters[0].dtype)
-
     def _empty_cache(self, sequences: int, horizon: int) -> _Cache:
         shape = (self.layers, self.shape[0] * sequences, self.heads, horizon, self.width // self.heads)
         return _Cache(*(torch.empty(shape, dtype=self.parameters[0].dtype) for _ in range(2)))
@@ -357,6 +350,16 @@ class TransformerPolicy(Policy):
                 f"initial_states holds {low if low < 0 else high}; expected states in 0..{self.shape[1] - 1}, as the "
                 "logits this policy was made from"
             )
+
+
+def sinusoids(start: int, count: int, width: int) -> Tensor:
+    """Sines and cosines float64 `(count, width)` of the positions from `start`: no horizon has to be known.
+
+    Reference: Vaswani et al., Attention Is All You Need, arXiv 1706.03762, section 3.5, sines first here.
+    """
+    frequencies = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(1e4) / width))
+    angles = torch.arange(start, start + count, dtype=torch.float64).unsqueeze(-1) * frequencies
+    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 def check_whole(owner: type, name: str, value: object, least: int) -> None:

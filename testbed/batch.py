@@ -6,6 +6,7 @@ positions. A language-model batch has no leading dimension.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,6 +86,24 @@ class TokenBatch:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value))
+
+    @classmethod
+    def trusted(cls, **fields: Any) -> TokenBatch:
+        """A batch of tensors that a program made itself and knows to be right; nothing is checked.
+
+        Tensors are float `(..., B, T)` and finite under the mask, `mask` is bool and marks a token of every batch;
+        `advantages` may be `(..., B)`. Masked positions may hold anything.
+        """
+        batch = object.__new__(cls)
+        batch.__dict__.update({item.name: item.default for item in dataclasses.fields(cls)} | fields)
+        if batch.advantages.dim() < batch.mask.dim():
+            object.__setattr__(batch, "advantages", batch.advantages.unsqueeze(-1).expand_as(batch.mask))
+        if batch._has_padding:
+            for name in ("log_probs", *_TOKEN_FIELDS):
+                value = getattr(batch, name)
+                if value is not None:
+                    object.__setattr__(batch, name, _zero_where(~batch.mask, value))
+        return batch
 
     # -- derived quantities: one definition each -------------------------------------------------------------
 

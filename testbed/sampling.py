@@ -118,7 +118,7 @@ def overlong_penalty(lengths: Tensor, *, max_length: int = 20480, cache: int = 4
         (L_max - L_cache - n)/L_cache   L_max - L_cache < n ≤ L_max
         -1                              L_max < n
 
-    Reference: Yu et al., DAPO, arXiv 2503.14476v2, eq. 13 (soft overlong punishment).
+    Reference: Yu et al., DAPO, arXiv 2503.14476v2, section 3.4 (soft overlong punishment).
     Departures: none; the paper adds it to a correctness reward of ±1.
 
     Args:

@@ -9,15 +9,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.claims._estimands import Estimand
+from analysis.claims._estimands import Estimand, Measure
 from analysis.statistics import Direction
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective
 from testbed.registry import Registry
 
-__all__ = ["Claim", "ExactClaim", "Falsifier", "StatisticalClaim", "claim_names", "get_claim", "register"]
+__all__ = [
+    "Claim",
+    "ExactClaim",
+    "Falsifier",
+    "Null",
+    "RecordedVerdict",
+    "StatisticalClaim",
+    "Tuning",
+    "claim_names",
+    "get_claim",
+    "register",
+]
 
 Tier = Literal["quick", "full"]
+Statistic = Literal["mean", "iqm", "median", "proportion", "smallest step"]
 RecordedVerdict = Literal["reproduced", "refuted", "inconclusive"]
 DEFAULT_SEEDS = 32
 
@@ -35,6 +47,38 @@ class Falsifier:
     description: str
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measure: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True)
+class Null:
+    """The same arms without a reward signal, run and reported beside a claim about entropy; it has no verdict.
+
+    Attributes:
+        setting: what replaces the claim's setting, an environment without a signal among it.
+        estimand: one number per seed; the claim's own may not exist where no reward is ever reached.
+    """
+
+    setting: Mapping[str, Any]
+    estimand: Estimand
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """An equal budget for every arm: its learning rate is the best of one grid, on seeds that never judge.
+
+    Attributes:
+        grid: the learning rates every arm tries.
+        measure: what is compared, one number per seed, averaged over `seeds`.
+        better: which end of the measure is the better one.
+        seeds: seeds per rate.
+        master_seed: of the tuning runs; the verdict's is another one.
+    """
+
+    grid: tuple[float, ...]
+    measure: Measure
+    better: Literal["higher", "lower"] = "higher"
+    seeds: int = 8
+    master_seed: int = 10_001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +169,16 @@ class StatisticalClaim(Claim):
     """On which side of the threshold the claim lies."""
     threshold: float
     """The smallest effect of interest, in `unit`, fixed before the run."""
+    statistic: Statistic = "mean"
+    """What the interval is of: a mean, an interquartile mean where tails are heavy, a share of seeds for a yes-or-no
+    estimand, or the smallest adjacent step of an estimand with one column per condition ("in this order")."""
+    planted: float | None = None
+    """The value of the estimand at which the experiment should reproduce the claim in nine of ten repetitions, used
+    by the calibration; `None`: twice the threshold."""
+    null: Null | None = None
+    """The arms without a reward signal; every claim about entropy has it."""
+    tuning: Tuning | None = None
+    """How each arm's learning rate is chosen; `None`: all arms use the setting's."""
     acts: tuple[tuple[str, str], ...] = ()
     """(arm, metric) pairs that must be above 0 somewhere, or the claim is vacuous: the mechanism never acted."""
     curves: tuple[str, ...] = ("exact/entropy", "exact/regret")
@@ -148,6 +202,15 @@ class StatisticalClaim(Claim):
             )
         for arm in (*self.arms.values(), *self.falsifier.arms.values()):
             make_objective((dict(self.setting) | dict(arm))["objective"])
+        if self.planted is None and self.threshold == 0:
+            raise ConfigError(
+                f"claim {self.id}: threshold is 0 and planted is not given; name the effect the experiment should see"
+            )
+
+    @property
+    def planted_effect(self) -> float:
+        """The value of the estimand the calibration plants."""
+        return 2 * self.threshold if self.planted is None else self.planted
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -157,6 +220,11 @@ class StatisticalClaim(Claim):
             "estimand": self.estimand.description,
             "direction": self.direction,
             "threshold": self.threshold,
+            "statistic": self.statistic,
+            "null": None if self.null is None else [dict(self.null.setting), self.null.estimand.description],
+            "tuning": None
+            if self.tuning is None
+            else [self.tuning.grid, self.tuning.measure.description, self.tuning.seeds, self.tuning.master_seed],
         }
 
 

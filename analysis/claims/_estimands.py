@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,16 @@ __all__ = [
     "Measure",
     "at_matched",
     "average",
+    "between",
     "contrast",
     "difference",
     "final",
+    "happens",
+    "in_order",
     "largest",
     "roughness",
+    "slope",
+    "time_to",
     "value_of",
 ]
 
@@ -93,6 +98,46 @@ def at_matched(metric: str, matched: str, level: float) -> Measure:
     return Measure(f"{metric} where {matched} first reaches {level:g}", read)
 
 
+def slope(metric: str) -> Measure:
+    """Least-squares slope of the metric over the steps after the first rollout, per step."""
+    return Measure(f"slope of {metric} over the steps", lambda run: _slopes(run.steps[1:], run[metric][1:]))
+
+
+def time_to(metric: str, level: float, *, falling: bool = False) -> Measure:
+    """Steps until the metric first reaches `level`, or the run's length where it never does.
+
+    Restricting every run to the same length makes it the restricted mean time to the event, which censoring at the
+    end of the runs cannot bias.
+    """
+
+    def read(run: Trajectories) -> Array:
+        reached = run[metric] <= level if falling else run[metric] >= level
+        first = run.steps[reached.argmax(0)].astype(np.float64)
+        return np.where(reached.any(0), first, float(run.steps[-1]))
+
+    verb = "falls to" if falling else "reaches"
+    return Measure(f"steps until {metric} first {verb} {level:g}, at most the run's length", read)
+
+
+def happens(metric: str, level: float, *, falling: bool = False) -> Measure:
+    """1 where the metric ever reaches `level`, else 0: a yes-or-no outcome per seed."""
+
+    def read(run: Trajectories) -> Array:
+        reached = run[metric] <= level if falling else run[metric] >= level
+        return reached.any(0).astype(np.float64)
+
+    return Measure(f"whether {metric} ever {'falls to' if falling else 'reaches'} {level:g}", read)
+
+
+def in_order(measure: Measure, arms: Sequence[str]) -> Estimand:
+    """The measure of each arm, one column an arm in the claimed order, for the statistic "smallest step"."""
+    return Estimand(
+        f"{measure.description}, in the order {', '.join(f'[{arm}]' for arm in arms)}",
+        lambda runs: np.stack([measure.read(runs[arm]) for arm in arms], axis=-1),
+        frozenset(arms),
+    )
+
+
 def value_of(measure: Measure, arm: str) -> Estimand:
     """The measure of one arm."""
     return Estimand(f"[{arm}] {measure.description}", lambda runs: measure.read(runs[arm]), frozenset({arm}))
@@ -124,6 +169,11 @@ def between(first: Measure, second: Measure, arm: str, times: float = 1.0) -> Es
         lambda runs: first.read(runs[arm]) - times * second.read(runs[arm]),
         frozenset({arm}),
     )
+
+
+def _slopes(steps: NDArray[np.int64], values: Array) -> Array:
+    centred = steps - steps.mean()
+    return np.asarray(centred @ values / (centred @ centred), dtype=np.float64)
 
 
 def _over_steps(reduce: Callable[..., Array], values: Array) -> Array:

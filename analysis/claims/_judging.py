@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from analysis.claims._claim import Claim, ExactClaim, StatisticalClaim, get_claim
-from analysis.statistics import Judgement, judge, judge_identity
+from analysis.statistics import (
+    MINIMUM_SEEDS,
+    Interval,
+    Judgement,
+    decide,
+    interval,
+    judge,
+    judge_identity,
+    p_value,
+    proportion_interval,
+    smallest_step,
+)
 from analysis.trajectories import Trajectories, curve
 from testbed.errors import ConfigError
 from testbed.simulation import simulate
 
-__all__ = ["Verdict", "run_claim"]
+__all__ = ["Verdict", "judge_values", "run_arms", "run_claim"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,12 @@ class Verdict:
     notes: tuple[str, ...]
     protocol_hash: str
     reproduce: str
+    null: Mapping[str, Any] | None = None
+    """The arms without a reward signal, beside a claim about entropy."""
+    p_value: float | None = None
+    """One-sided, consistent with the interval; adjusted over a whole run by `analysis.verify`."""
     curves: tuple[Mapping[str, Any], ...] = ()
-    per_seed: tuple[float, ...] = field(default=())
+    per_seed: tuple[Any, ...] = field(default=())
     """The estimand of every seed, so that anyone can recompute the interval."""
 
     @property
@@ -118,16 +133,19 @@ def _run_exact(claim: ExactClaim, seed: int, started: float) -> Verdict:
 
 
 def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: float) -> Verdict:
-    runs = _simulate(claim, claim.arms, seeds, seed)
-    sabotaged_runs = runs | _simulate(claim, claim.falsifier.arms, seeds, seed)
+    chosen, sensitivity = _tune(claim, claim.arms)
+    runs = run_arms(claim.setting, chosen, seeds, seed)
+    sabotage, _ = _tune(claim, claim.falsifier.arms)
+    sabotaged_runs = runs | run_arms(claim.setting, sabotage, seeds, seed)
     values = claim.estimand.compute(runs)
-    own = _judge(claim, values)
-    sabotaged = _judge(claim, claim.estimand.compute(sabotaged_runs))
+    own = judge_values(claim, values)
+    sabotaged = judge_values(claim, claim.estimand.compute(sabotaged_runs))
     verdict, reason = _final_verdict(own, sabotaged, _vacuous(claim, runs))
+    curves = [curve(metric, runs) for metric in claim.curves] + sensitivity
     return Verdict(
         **_shared(claim, seed, seeds, started),
         kind="statistical",
-        setting=_described_setting(claim),
+        setting=_described_setting(claim, chosen),
         verdict=verdict,
         reason=reason,
         estimate=own.estimate,
@@ -139,34 +157,100 @@ def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: fl
         seeds=seeds,
         seeds_needed=own.seeds_needed,
         falsifier=_falsifier(claim, sabotaged),
+        null=_null(claim, seeds, seed),
+        p_value=_p_value(claim, values),
         reproduce=f"testbed verify {claim.id} --seeds {seeds} --seed {seed}",
-        curves=tuple(_without_nan(curve(metric, runs)) for metric in claim.curves),
-        per_seed=tuple(float(value) for value in values),
+        curves=tuple(_without_nan(item) for item in curves),
+        per_seed=tuple(_without_nan(values.tolist())),
     )
 
 
-def _simulate(
-    claim: StatisticalClaim, arms: Mapping[str, Mapping[str, Any]], seeds: int, seed: int
+def run_arms(
+    setting: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], seeds: int, seed: int
 ) -> dict[str, Trajectories]:
+    """The trajectories of every arm, over paired seeds."""
     return {
-        name: Trajectories(simulate(**{**claim.setting, **arm}, seeds=seeds, seed=seed).table)
-        for name, arm in arms.items()
+        name: Trajectories(simulate(**{**setting, **arm}, seeds=seeds, seed=seed).table) for name, arm in arms.items()
     }
 
 
-def _judge(claim: StatisticalClaim, values: np.ndarray) -> Judgement:
-    missing = int(np.isnan(values).sum())
-    if missing:
-        judged = judge([0.0] * 1, claim.direction, claim.threshold)
-        return Judgement(
-            **{
-                **vars(judged),
-                "estimate": math.nan,
-                "seeds": len(values) - missing,
-                "reason": f"the estimand has no value in {missing} of {len(values)} seeds, so there is no interval",
+def judge_values(claim: StatisticalClaim, values: np.ndarray) -> Judgement:
+    """The verdict on one number per seed, by the claim's statistic, side and threshold."""
+    missing = int(np.isnan(values).reshape(len(values), -1).any(1).sum())
+    if missing or len(values) < MINIMUM_SEEDS:
+        empty = Interval(math.nan, math.nan, math.nan, 0.90, "none", len(values) - missing)
+        judged = decide(empty, claim.direction, claim.threshold)
+        if not missing:
+            estimate = float(np.mean(values)) if values.ndim == 1 else math.nan
+            return replace(judged, estimate=estimate)
+        return replace(
+            judged, reason=f"the estimand has no value in {missing} of {len(values)} seeds, so there is no interval"
+        )
+    if claim.statistic == "proportion":
+        return decide(proportion_interval(values), claim.direction, claim.threshold)
+    if claim.statistic == "smallest step":
+        bounds = smallest_step(values, "increasing" if claim.direction == "greater" else "decreasing")
+        return decide(bounds, "greater", abs(claim.threshold))
+    return judge(values, claim.direction, claim.threshold, estimator=claim.statistic)
+
+
+def _p_value(claim: StatisticalClaim, values: np.ndarray) -> float | None:
+    """One-sided, from the same interval; `None` where the statistic has no p-value of that kind."""
+    if claim.statistic == "proportion" or claim.statistic == "smallest step":
+        return None
+    if np.isnan(values).any() or len(values) < MINIMUM_SEEDS:
+        return None
+    return p_value(values, claim.direction, claim.threshold, estimator=claim.statistic)
+
+
+def _null(claim: StatisticalClaim, seeds: int, seed: int) -> dict[str, Any] | None:
+    """What the arms do without a reward signal: an estimate with its interval, without a verdict."""
+    if claim.null is None:
+        return None
+    runs = run_arms({**claim.setting, **claim.null.setting}, claim.arms, seeds, seed)
+    values = claim.null.estimand.compute(runs)
+    known = len(values) >= MINIMUM_SEEDS and not np.isnan(values).any()
+    bounds = interval(values) if known else None
+    return {
+        "setting": {key: str(value) for key, value in claim.null.setting.items()},
+        "estimand": claim.null.estimand.description,
+        "estimate": bounds.estimate if bounds else None,
+        "interval": [bounds.low, bounds.high] if bounds else None,
+    }
+
+
+def _tune(
+    claim: StatisticalClaim, arms: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Each arm with the learning rate chosen for it, and the sensitivity curve that shows the choice."""
+    if claim.tuning is None:
+        return {name: dict(arm) for name, arm in arms.items()}, []
+    tuning, chosen, series = claim.tuning, {}, []
+    for name, arm in arms.items():
+        means, errors = [], []
+        for rate in tuning.grid:
+            setting = {**claim.setting, "learning_rate": rate}
+            values = tuning.measure.read(run_arms(setting, {name: arm}, tuning.seeds, tuning.master_seed)[name])
+            means.append(float(values.mean()))
+            errors.append(float(1.96 * values.std(ddof=1) / math.sqrt(len(values))))
+        best = int(np.argmax(means) if tuning.better == "higher" else np.argmin(means))
+        chosen[name] = {**arm, "learning_rate": tuning.grid[best]}
+        series.append(
+            {
+                "label": name,
+                "x": [math.log2(rate) for rate in tuning.grid],
+                "mean": means,
+                "low": [mean - error for mean, error in zip(means, errors, strict=True)],
+                "high": [mean + error for mean, error in zip(means, errors, strict=True)],
             }
         )
-    return judge(values, claim.direction, claim.threshold)
+    figure = {
+        "title": "Sensitivity to the learning rate, on tuning seeds",
+        "x_label": "log2 of the learning rate",
+        "y_label": tuning.measure.description,
+        "series": series,
+    }
+    return chosen, [figure]
 
 
 def _vacuous(claim: StatisticalClaim, runs: Mapping[str, Trajectories]) -> str | None:
@@ -218,10 +302,8 @@ def _shared(claim: Claim, seed: int, seeds: int | None, started: float) -> dict[
     }
 
 
-def _described_setting(claim: StatisticalClaim) -> dict[str, Any]:
-    arms = {
-        f"arm {name}": ", ".join(f"{key}={value}" for key, value in arm.items()) for name, arm in claim.arms.items()
-    }
+def _described_setting(claim: StatisticalClaim, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    arms = {f"arm {name}": ", ".join(f"{key}={value}" for key, value in arm.items()) for name, arm in chosen.items()}
     return {key: str(value) for key, value in claim.setting.items()} | arms
 
 

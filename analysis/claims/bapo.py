@@ -101,6 +101,7 @@ register(
         estimand=contrast(average("clip/fraction"), of="stale", minus="fresh", times=2.0),
         direction="greater",
         threshold=0.0,
+        planted=0.06,
         acts=(("fresh", "clip/fraction"),),
         curves=("clip/fraction", "exact/regret"),
         falsifier=Falsifier("The stale arm gets fresh rollouts.", {"stale": {"objective": "grpo"}}),

@@ -114,6 +114,7 @@ register(
         estimand=contrast(average("exact/kl_step"), of="ce_gppo", minus="ppo", times=1.1),
         direction="less",
         threshold=0.0,
+        planted=-0.004,
         acts=(("ce_gppo", "band/outside_fraction"),),
         curves=("exact/kl_step", "gradient/norm"),
         falsifier=Falsifier(

@@ -34,6 +34,7 @@ for name, rate, recorded, size in (
             estimand=contrast(average("clip/fraction"), of="grpo", minus="dcpo", times=5.0),
             direction="greater",
             threshold=0.0,
+            planted=0.02,
             acts=(("grpo", "clip/fraction"),),
             curves=("clip/fraction", "exact/regret"),
             falsifier=CAPPED,

@@ -55,6 +55,7 @@ register(
         estimand=contrast(average("exact/kl_step"), of="τ_neg 0.95", minus="τ_neg 1.05", times=1.02),
         direction="greater",
         threshold=0.0,
+        planted=0.001,
         curves=("exact/kl_step", "exact/regret"),
         falsifier=Falsifier(
             "The first arm's τ_neg is raised to 4.", {"τ_neg 0.95": {"objective": "sapo(tau_neg=4.0)"}}

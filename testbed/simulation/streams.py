@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["UniformStreams"]
 
 # Uniforms kept ready across all replicas: enough to make a generator's call overhead vanish, small enough for cache.
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18
 
 
 class UniformStreams:
@@ -40,15 +40,15 @@ class UniformStreams:
         ]
         self._rows = max(1, _BUFFER // max(1, width * len(distinct)))
         self._width = width
-        self._buffer = np.empty((len(distinct), self._rows, width))
+        self._buffer = np.empty((self._rows, len(distinct), width))
         self._used = self._rows
 
     def next(self) -> Tensor:
         """float64 `(R, width)` in [0, 1)."""
         if self._used == self._rows:
             for index, generator in enumerate(self._generators):
-                generator.random(out=self._buffer[index].reshape(-1))
+                self._buffer[:, index] = generator.random((self._rows, self._width))
             self._used = 0
-        row = torch.from_numpy(self._buffer[:, self._used])
+        row = torch.from_numpy(self._buffer[self._used])
         self._used += 1
         return row[self._gather] if self._paired else row

