@@ -39,6 +39,11 @@ class Trajectories:
     def __contains__(self, metric: str) -> bool:
         return metric in self._table
 
+    def block(self, start: int, stop: int) -> Trajectories:
+        """The trajectories of the seeds from `start` up to but not including `stop`."""
+        seeds = self._table["seed"]
+        return Trajectories(self._table[(seeds >= start) & (seeds < stop)])
+
 
 def by_objective(table: pd.DataFrame) -> dict[str, Trajectories]:
     """The trajectories of each objective of a run table, in the order of their first appearance."""

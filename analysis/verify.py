@@ -13,11 +13,12 @@ from typing import Any
 
 from analysis.claims import Verdict, claim_names, get_claim, run_claim
 from analysis.report import write_report
+from analysis.statistics import benjamini_hochberg, holm
 from testbed.errors import ConfigError
 from testbed.progress import LateProgress
 from testbed.simulation.run import claim_folder, environment_facts, free_folder
 
-__all__ = ["TIERS", "Verification", "select", "verify"]
+__all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
 
 TIERS = ("quick", "full")
 
@@ -107,9 +108,29 @@ def verify(
         "seconds": time.perf_counter() - clock,
     }
     claim_folder(folder)
-    _write(folder / "results.json", {"run": facts, "claims": [verdict.to_json() for verdict in verdicts]})
+    adjusted = adjusted_p_values(verdicts)
+    rows = [verdict.to_json() | {"adjusted": adjusted.get(verdict.id)} for verdict in verdicts]
+    _write(folder / "results.json", {"run": facts, "claims": rows})
     write_report(folder)
     return Verification(folder, tuple(verdicts))
+
+
+def adjusted_p_values(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+    """p-values corrected for the number of claims, by id: `holm` inside a paper, `benjamini_hochberg` over the run.
+
+    Exact claims have no p-value and do not count.
+    """
+    tested = {verdict.id: verdict for verdict in verdicts if verdict.p_value is not None}
+    if not tested:
+        return {}
+    p_values = {name: float(verdict.p_value or 0.0) for name, verdict in tested.items()}
+    ledger = dict(zip(tested, benjamini_hochberg(list(p_values.values())), strict=True))
+    adjusted: dict[str, dict[str, float]] = {}
+    for paper in dict.fromkeys(verdict.paper for verdict in tested.values()):
+        family = [name for name, verdict in tested.items() if verdict.paper == paper]
+        for name, value in zip(family, holm([p_values[item] for item in family]), strict=True):
+            adjusted[name] = {"holm": float(value), "benjamini_hochberg": float(ledger[name])}
+    return adjusted
 
 
 def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> list[Verdict]:

@@ -75,7 +75,7 @@ def recomputed(policy: TransformerPolicy, samples: Samples) -> None:
     """What generation does without a cache: a pass over the prompt and all tokens so far, for every token."""
     for stop in range(GENERATED):
         rows = policy.next_log_probs(samples.states[0, :, 0], samples.tokens[0, :, :stop])
-        rows.double().exp_().cumsum(-1)
+        rows.exp().cumsum(-1, dtype=torch.float64)
 
 
 def ratio(slow: Callable[[], object], fast: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float, float]:

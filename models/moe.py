@@ -116,6 +116,6 @@ class MixtureOfExpertsPolicy(TransformerPolicy):
         routing.chosen.append(chosen.view(replicas, *shape, self.active))
         kept = torch.zeros_like(scores).scatter_(-1, chosen, 1.0)
         gates = (scores.softmax(-1) * kept).unsqueeze(-1)
-        inner = F.relu(torch.bmm(normalised, weights[f"{layer}.up"]))
+        inner = torch.bmm(normalised, weights[f"{layer}.up"]).relu_()
         inner = inner.view(replicas, positions, self.experts, -1) * gates
         return torch.baddbmm(stream, inner.flatten(2), weights[f"{layer}.down"])

@@ -103,7 +103,7 @@ class StatePolicy(Policy):
                 current = step(here, drawn)
                 alive = alive & (current >= 0)
                 here = current.clamp(min=0)
-        all_states, all_tokens, all_mask = torch.stack(states, -1), torch.stack(tokens, -1), torch.stack(mask, -1)
+        all_states, all_tokens, all_mask = _columns(states), _columns(tokens), _columns(mask)
         index = all_states * vocabulary + all_tokens
         log_probs = _take(log_policy.flatten(-2), index)
         chosen = None
@@ -114,27 +114,37 @@ class StatePolicy(Policy):
             log_probs[..., :written] = prefix.log_probs
             if chosen is not None and prefix.entropies is not None:
                 chosen[..., :written] = prefix.entropies
-        return Samples(all_states, all_tokens, all_mask, log_probs, chosen, final_states, final_tokens)
+        samples = Samples(all_states, all_tokens, all_mask, log_probs, chosen, final_states, final_tokens)
+        memory.locate(samples, index)
+        return samples
 
     def evaluate(self, samples: Samples, *, entropies: bool) -> tuple[Tensor, Tensor | None]:
         """Gathers from the table."""
         memory = self._current()
-        log_probs = _take(memory.log_policy.flatten(-2), memory.index(samples))
+        index, _ = memory.locate(samples)
+        log_probs = memory.flat_log_policy.gather(-1, index).view(samples.tokens.shape)
         return log_probs, _take(memory.entropy(), samples.states) if entropies else None
 
     def gradient(self, samples: Samples, log_prob_weights: Tensor, entropy_weights: Tensor | None) -> Sequence[Tensor]:
         """Scatters the weights back into a table, which the next call overwrites, and on to the parameters."""
         assert self._memory is not None
         memory = self._memory
-        weights, states = log_prob_weights.flatten(-2), samples.states.flatten(-2)
-        per_state = weights.new_zeros(self.shape[:-1]).scatter_add_(-1, states, weights)
+        index, states = memory.locate(samples)
+        weights = log_prob_weights.flatten(-2)
+        per_state = self._per_state(states, weights)
         gradient = torch.mul(memory.policy, per_state.neg_().unsqueeze(-1), out=memory.gradient)
-        gradient.view(len(weights), -1).scatter_add_(-1, memory.index(samples).flatten(-2), weights)
+        memory.flat_gradient.scatter_add_(-1, index, weights)
         if entropy_weights is not None:
-            per_state = torch.zeros_like(per_state).scatter_add_(-1, states, entropy_weights.flatten(-2))
+            per_state = self._per_state(states, entropy_weights.flatten(-2))
             surplus = memory.log_policy + memory.entropy().unsqueeze(-1)
             gradient -= per_state.unsqueeze(-1) * memory.policy * surplus
         return self.chain(gradient)
+
+    def _per_state(self, states: Tensor, weights: Tensor) -> Tensor:
+        """Sums of token weights by state, `(R, S)`."""
+        if self.shape[1] == 1:
+            return weights.sum(-1, keepdim=True)
+        return weights.new_zeros(self.shape[:-1]).scatter_add_(-1, states, weights)
 
     def _current(self) -> _Memory:
         """The table's softmax, recomputed unless nothing has written to the parameters since the last time."""
@@ -154,9 +164,10 @@ class _Memory:
     def __init__(self, shape: torch.Size, like: Tensor) -> None:
         self.log_policy, self.policy, self.gradient = (like.new_empty(shape) for _ in range(3))
         self.cumulative = like.new_empty(shape, dtype=torch.float64)
+        self.flat_log_policy, self.flat_gradient = self.log_policy.flatten(-2), self.gradient.flatten(-2)
         self.versions: list[int] = []
         self._entropy: Tensor | None = None
-        self._indexed: tuple[Samples, Tensor] | None = None
+        self._located: tuple[Samples, Tensor, Tensor] | None = None
 
     def fill(self, logits: Tensor, versions: list[int]) -> None:
         """Softmax and its logarithm."""
@@ -170,11 +181,18 @@ class _Memory:
             self._entropy = _entropy(self.log_policy, self.policy)
         return self._entropy
 
-    def index(self, samples: Samples) -> Tensor:
-        """Where the tokens of `samples` are in a flattened table, int64 `(R, B, T)`."""
-        if self._indexed is None or self._indexed[0] is not samples:
-            self._indexed = (samples, samples.states * self.policy.shape[-1] + samples.tokens)
-        return self._indexed[1]
+    def locate(self, samples: Samples, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Where the tokens of `samples` are in a flattened table, and their states; int64 `(R, B·T)` each.
+
+        Args:
+            samples: whose tokens.
+            index: the answer as `(R, B, T)`, where the caller has it already.
+        """
+        if self._located is None or self._located[0] is not samples:
+            if index is None:
+                index = samples.states * self.policy.shape[-1] + samples.tokens
+            self._located = (samples, index.flatten(-2), samples.states.flatten(-2))
+        return self._located[1:]
 
 
 @policies.register("tabular")
@@ -206,6 +224,11 @@ class TabularPolicy(StatePolicy):
     def snapshot(self) -> TabularPolicy:
         """A copy with logits of its own."""
         return TabularPolicy(self.logits)
+
+
+def _columns(positions: list[Tensor]) -> Tensor:
+    """`(R, B)` per position to `(R, B, T)`."""
+    return positions[0].unsqueeze(-1) if len(positions) == 1 else torch.stack(positions, -1)
 
 
 def _take(table: Tensor, index: Tensor) -> Tensor:

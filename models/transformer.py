@@ -186,7 +186,7 @@ class TransformerPolicy(Policy):
             alive = current >= 0
             here = current.clamp(min=0)
             row = distortion.of_rows(self._logits(self.weights, hidden).squeeze(-2), here).log_softmax(-1)
-            cumulative = row.double().exp_().cumsum(-1)
+            cumulative = row.exp().cumsum(-1, dtype=torch.float64)
             cumulative[..., -1] = 1.0  # rounding must not leave a gap at the end
             drawn = (cumulative <= uniforms[..., position, None]).sum(-1).clamp_(max=vocabulary - 1)
             states[..., position] = here * alive
@@ -268,7 +268,7 @@ class TransformerPolicy(Policy):
         self, weights: dict[str, Tensor], layer: int, stream: Tensor, shape: tuple[int, int], routing: Routing
     ) -> Tensor:
         """The residual stream `(R, B·n, width)` after a block's second half; `shape` is (B, n)."""
-        inner = F.relu(torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.up"]))
+        inner = torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.up"]).relu_()
         return torch.baddbmm(stream, inner, weights[f"{layer}.down"])
 
     def _hidden(

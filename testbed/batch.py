@@ -119,10 +119,11 @@ class TokenBatch:
         """R = p / q = exp(z); `(..., B, T)`, 1 where masked."""
         return self._once("ratio", lambda: self.log_ratio.exp())
 
-    @property
-    def beyond_clamp(self) -> Tensor:
-        """Where |log p - log q| > 20 and the ratio has no gradient; bool `(..., B, T)`."""
-        return (self.log_probs - self.old_log_probs).abs() > MAX_LOG_RATIO
+    def ratio_and_clamped(self) -> tuple[Tensor, Tensor]:
+        """The ratio, and where |log p - log q| > 20 so that it has no gradient; `(..., B, T)` each."""
+        difference = self.log_probs - self.old_log_probs
+        log_ratio = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return log_ratio.exp(), log_ratio != difference
 
     @cached_property
     def lengths(self) -> Tensor:

@@ -151,8 +151,9 @@ def verify(
 
 @app.command()
 def claims(as_json: Json = False) -> None:
-    """Every claim with its source, its tier and the verdict on record."""
+    """The ledger: every numbered statement of the papers, where it can be judged, and the verdicts on record."""
     from analysis.claims import claim_names, get_claim
+    from analysis.ledger import entries
 
     rows = [
         {
@@ -169,7 +170,17 @@ def claims(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    _print_table(("claim", "on record", "statement"), [(row["id"], row["recorded"], row["title"]) for row in rows])
+    ledger = [
+        (
+            entry.number,
+            entry.statement,
+            entry.status,
+            "\n".join(f"{claim}: {verdict}" for claim, verdict in entry.verdicts.items()) or entry.reason,
+        )
+        for entry in entries()
+    ]
+    _print_table(("", "statement", "status", "judged by, or why not"), ledger)
+    _print_table(("claim", "on record", "what it tests"), [(row["id"], row["recorded"], row["title"]) for row in rows])
 
 
 @app.command()
@@ -181,6 +192,36 @@ def report(
     from analysis.report import write_report
 
     typer.echo(f"report: {write_report(run, against=against)}")
+
+
+@app.command()
+def calibrate(
+    claims: Annotated[list[str] | None, typer.Argument(help="Claims; none: every one that can be.")] = None,
+    repeats: Annotated[int, typer.Option(help="Repetitions per claim, each with fresh seeds.")] = 25,
+    out: Annotated[Path | None, typer.Option(help="Folder for calibration.json; default: nothing is written.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+) -> None:
+    """Measure the suite's false verdicts on null experiments, and its power on planted effects."""
+    from analysis.calibration import calibrate as run_calibration
+
+    command = " ".join(["testbed", *sys.argv[1:]])
+    done = run_calibration(claims or (), repeats=repeats, jobs=jobs, out=out, command=command)
+    rows = [
+        (
+            item.claim,
+            str(item.seeds),
+            f"{item.false_verdicts}/{item.repeats}",
+            f"{item.planted:.3g}",
+            f"{item.power:.2f}",
+        )
+        for item in done.claims
+    ]
+    _print_table(("claim", "seeds", "false verdicts", "planted effect", "power"), rows)
+    low, high = done.rate_interval
+    typer.echo(
+        f"{done.false_verdicts} false of {done.verdicts} null verdicts: {done.false_verdicts / done.verdicts:.2%}, "
+        f"95 % interval [{low:.2%}, {high:.2%}]"
+    )
 
 
 @app.command()

@@ -52,7 +52,14 @@ class Registry(Generic[T]):
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
+                self._import(f"{self.package}.{module.name}")
+
+    def _import(self, module: str) -> None:
+        try:
+            importlib.import_module(module)
+        except (ConfigError, TypeError) as error:
+            # Items check themselves when they are made, which is while their file is imported: name the file.
+            raise ConfigError(f"{module.replace('.', '/')}.py cannot be loaded: {error}") from error
 
     def __getitem__(self, name: str) -> T:
         self._discover()

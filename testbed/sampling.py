@@ -56,7 +56,11 @@ def informative_groups(rewards: Tensor) -> Tensor:
 
 
 def collect_groups(
-    draw: Callable[[], tuple[Tensor, Sequence[Group]]], groups: int, *, max_rounds: int
+    draw: Callable[[], tuple[Tensor, Sequence[Group]]],
+    groups: int,
+    *,
+    max_rounds: int,
+    finished: Callable[[bool], bool] = bool,
 ) -> CollectedGroups[Group]:
     """Draw groups until `groups` of them are informative: DAPO's dynamic sampling.
 
@@ -72,6 +76,8 @@ def collect_groups(
         draw: returns rewards `(P, G)` and P groups of any type; called at most `max_rounds` times.
         groups: how many to return.
         max_rounds: at least 1.
+        finished: given whether there are enough groups here, says whether to stop. Processes that draw in step pass a
+            function that asks all of them.
 
     Raises:
         ConfigError: `groups` or `max_rounds` is below 1.
@@ -89,7 +95,7 @@ def collect_groups(
     kept: list[Group] = []
     spare: list[Group] = []
     rounds = 0
-    while rounds < max_rounds and len(kept) < groups:
+    while rounds < max_rounds and not finished(len(kept) >= groups):
         rewards, drawn = draw()
         rounds += 1
         if rewards.dim() != 2 or len(rewards) != len(drawn):

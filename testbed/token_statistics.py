@@ -86,7 +86,13 @@ def token_statistics(
 
 
 def token_statistics_from_hidden(
-    hidden: Tensor, lm_head_weight: Tensor, tokens: Tensor, temperature: float = 1.0, *, bias: Tensor | None = None
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    check: bool = True,
 ) -> TokenStatistics:
     """`token_statistics` of z = h·Wᵀ + b, without ever holding more than a block of the logits.
 
@@ -100,6 +106,8 @@ def token_statistics_from_hidden(
         tokens: int64 `(...)`, each in 0..V-1.
         temperature: τ > 0, what the logits are divided by.
         bias: b, float `(V,)`.
+        check: False: rows whose logits hold NaN give NaN instead of an error, for a trainer that must stay in step
+            with others and refuse the update later.
 
     Raises:
         BatchError: as `token_statistics`; NaN in a hidden state or a weight shows up as NaN in the logits.
@@ -126,7 +134,7 @@ def token_statistics_from_hidden(
             tokens.reshape(-1),
             temperature,
         )
-    return TokenStatistics(*(_checked(result).view(tokens.shape) for result in results))
+    return TokenStatistics(*((_checked(result) if check else result).view(tokens.shape) for result in results))
 
 
 class _FromLogits(torch.autograd.Function):

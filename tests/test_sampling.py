@@ -99,3 +99,12 @@ def test_without_truncated_masks_whole_responses() -> None:
 def test_without_truncated_rejects_another_shape() -> None:
     with pytest.raises(BatchError, match=r"truncated has shape \(3,\); expected \(2,\)"):
         without_truncated(torch.ones(2, 4).bool(), torch.zeros(3).bool())
+
+
+def test_goes_on_until_every_process_has_enough() -> None:
+    # This process has enough after the first round; the one it draws in step with, after the second.
+    others = iter([False, False, True])
+    collected = collect_groups(
+        rounds_of([GOOD, GOOD], [GOOD, BAD]), 1, max_rounds=9, finished=lambda enough: next(others) and enough
+    )
+    assert (collected.groups, collected.rounds) == (["0.0"], 2)

@@ -261,3 +261,12 @@ def test_close_to_the_largest_float_nothing_overflows() -> None:
     log_probs, entropies = token_statistics(logits, torch.tensor([0]))
     torch.testing.assert_close(log_probs.item(), -math.log(2), rtol=1e-6, atol=0)  # float32
     torch.testing.assert_close(entropies.item(), math.log(2), rtol=1e-6, atol=0)  # float32
+
+
+def test_unchecked_hidden_states_give_nan_rows_with_a_gradient() -> None:
+    hidden = draw(3, 4)
+    hidden[2] = math.nan
+    hidden.requires_grad_()
+    log_probs, _ = token_statistics_from_hidden(hidden, draw(VOCABULARY, 4, seed=1), sample_tokens(3), check=False)
+    assert log_probs.isnan().tolist() == [False, False, True]
+    assert log_probs.requires_grad

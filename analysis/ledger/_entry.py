@@ -75,7 +75,8 @@ def file_entry(entry: Entry) -> Entry:
 
 def entries() -> list[Entry]:
     """Every row, by letter and number."""
-    return sorted(map(registry.__getitem__, registry.names()), key=lambda item: (item.number[0], int(item.number[1:])))
+    rows = [registry[number] for number in registry.names()]
+    return sorted(rows, key=lambda entry: (entry.number[0], int(entry.number[1:])))
 
 
 def ledger_page() -> str:
@@ -86,8 +87,8 @@ def ledger_page() -> str:
     lines = [
         "# Ledger of claims",
         "",
-        "Every numbered statement, where it can be judged, and what came out. Verdicts are those on record; each claim's",
-        "scope and falsifier are in the report that `testbed verify` writes.",
+        "Every numbered statement, where it can be judged, and what came out. Verdicts are those on record; each",
+        "claim's scope and falsifier are in the report that `testbed verify` writes.",
         "",
         "| status | rows | meaning |",
         "|---|---|---|",

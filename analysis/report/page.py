@@ -137,6 +137,8 @@ def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
         "seeds": "none needed" if claim.get("kind") == "exact" else _seeds(claim.get("seeds")),
         "seconds": claim.get("seconds"),
         "setting": _setting(claim.get("setting")),
+        "p_values": _p_values(claim),
+        "null": _null(claim),
         "estimand": claim.get("estimand"),
         "falsifier": None if not isinstance(falsifier, Mapping) else _falsifier(falsifier, claim),
         "notes": _notes(claim.get("notes")),
@@ -196,6 +198,26 @@ def _falsifier(falsifier: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[s
         "verdict": formatting.text(falsifier.get("verdict")),
         **_numbers(falsifier, claim),
     }
+
+
+def _p_values(claim: Mapping[str, Any]) -> str | None:
+    """The one-sided p-value and its corrections, or None where the claim has none."""
+    if formatting.is_missing(claim.get("p_value")):
+        return None
+    parts = [formatting.number(claim["p_value"])]
+    adjusted = claim.get("adjusted") or {}
+    for key, name in (("holm", "Holm, this paper"), ("benjamini_hochberg", "Benjamini–Hochberg, all claims")):
+        parts.append(f"{formatting.number(adjusted.get(key))} ({name})")
+    return "; ".join(parts)
+
+
+def _null(claim: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the same arms do without a reward signal."""
+    null = claim.get("null")
+    if not isinstance(null, Mapping):
+        return None
+    where = ", ".join(f"{key} {value}" for key, value in (null.get("setting") or {}).items())
+    return {"where": where, "estimand": formatting.text(null.get("estimand")), **_numbers(null, claim)}
 
 
 def _sentence(words: Any) -> str | None:

@@ -365,23 +365,25 @@ def gradient_preserving_surrogate(
 
 def clipped_surrogate_gradient(batch: TokenBatch, low: Hyper, high: Hyper, ceiling: Hyper | None = None) -> Tensor:
     """dℓ/dlog p of `clipped_surrogate` on the token ratio: -rA, and 0 where the gradient is cut."""
-    ratio, advantages = batch.ratio, batch.advantages
-    # Positive exactly where the ratio has left the interval in the direction of A.
-    cut = ((ratio - clamp(ratio, low, high)) * advantages > 0) | batch.beyond_clamp
+    ratio, cut = batch.ratio_and_clamped()
+    advantages = batch.advantages
+    pull = ratio * advantages
+    # Larger exactly where the ratio has left the interval in the direction of A.
+    cut = cut.logical_or_(pull > clamp(ratio, low, high) * advantages)
     if ceiling is not None:
-        cut |= (advantages < 0) & (ratio > ceiling)
-    return (ratio * advantages).neg_().masked_fill_(cut, 0)
+        cut = cut | ((advantages < 0) & (ratio > ceiling))
+    return pull.neg_().masked_fill_(cut, 0)
 
 
 def gradient_preserving_gradient(
     batch: TokenBatch, low: Hyper, high: Hyper, *, beta_low: Hyper, beta_high: Hyper, ceiling: Hyper | None
 ) -> Tensor:
     """dℓ/dlog p of `gradient_preserving_surrogate`; arguments as there."""
-    ratio, advantages = batch.ratio, batch.advantages
+    ratio, cut = batch.ratio_and_clamped()
+    advantages = batch.advantages
     held_low, held_high = (tensor_like(beta * bound, ratio) for beta, bound in ((beta_low, low), (beta_high, high)))
     weight = torch.where((ratio < low) & (advantages < 0), held_low, ratio)
     weight = torch.where((ratio > high) & (advantages > 0), held_high, weight)
-    cut = batch.beyond_clamp
     if ceiling is not None:
         cut = cut | ((advantages < 0) & (weight > ceiling))
     return (weight * advantages).neg_().masked_fill_(cut, 0)

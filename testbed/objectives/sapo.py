@@ -54,10 +54,10 @@ class SAPO(Objective):
         return -4 / tau * torch.sigmoid(tau * (batch.ratio - 1)) * batch.advantages
 
     def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        ratio = batch.ratio
+        ratio, cut = batch.ratio_and_clamped()
         gate = torch.sigmoid(self._tau(batch) * (ratio - 1))
         weight = 4 * gate * (1 - gate) * ratio
-        return (weight * batch.advantages).neg_().masked_fill_(batch.beyond_clamp, 0)
+        return (weight * batch.advantages).neg_().masked_fill_(cut, 0)
 
     def _tau(self, batch: TokenBatch) -> Tensor:
         tau_pos, tau_neg = (tensor_like(tau, batch.advantages) for tau in (self.tau_pos, self.tau_neg))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from analysis.claims._estimands import at_matched, average, between, contrast, d
 from analysis.trajectories import Trajectories, by_objective, curve
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError, UnknownNameError
+from testbed.registry import Registry
 
 PAPERS = {"bapo", "ce-gppo", "dcpo", "erc", "sapo"}
 QUICK: dict[str, Any] = {
@@ -306,3 +308,15 @@ def test_by_objective_keeps_the_order_of_appearance() -> None:
         {"objective": ["z", "a"], "replica": [0, 1], "seed": [0, 0], "step": [0, 0], "updates": [0, 0], "m": [1.0, 2.0]}
     )
     assert list(by_objective(table)) == ["z", "a"]
+
+
+def test_a_claim_file_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "shelf" / "paper.py").write_text(
+        "from analysis.claims import ExactClaim\nExactClaim(id='paper/none', paper='P', title='t', source='s')\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"shelf/paper\.py cannot be loaded: .*falsifier"):
+        Registry("claim", package="shelf").names()

@@ -1,0 +1,80 @@
+"""How the benchmarks time: programs take turns in one process, so that what disturbs one disturbs all.
+
+Only ratios of one run are comparable between machines, and only medians over the turns are reported.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+__all__ = ["Timing", "machine_facts", "markdown_table", "take_turns"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Replica-updates per second of one program, one number a turn."""
+
+    rates: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median over the turns."""
+        return statistics.median(self.rates)
+
+    def over(self, other: Timing) -> float:
+        """Median of the ratios of the same turn."""
+        return statistics.median(mine / theirs for mine, theirs in zip(self.rates, other.rates, strict=True))
+
+
+def take_turns(programs: Mapping[str, Callable[[], float]], turns: int) -> dict[str, Timing]:
+    """Time each program once per turn, after one unrecorded turn.
+
+    Args:
+        programs: name to a function that does some work and returns how much, in the unit to be reported per second.
+        turns: recorded repeats.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(turns + 1):
+        for name, program in programs.items():
+            started = time.perf_counter()
+            work = program()
+            if turn:
+                rates[name].append(work / (time.perf_counter() - started))
+    return {name: Timing(tuple(values)) for name, values in rates.items()}
+
+
+def machine_facts() -> dict[str, str]:
+    """What the numbers depend on beside the code."""
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "load average": f"{os.getloadavg()[0]:.1f}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} thread(s)",
+        "python": platform.python_version(),
+    }
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns aligned."""
+    table = [list(head), *map(list, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _processor() -> str:
+    flags = Path("/proc/cpuinfo")
+    if flags.is_file():
+        lines = dict(line.split(":", 1) for line in flags.read_text().splitlines() if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in lines.items()}
+        wide = " with AVX-512" if "avx512f" in fields.get("flags", "") else ""
+        return fields.get("model name", platform.machine()) + wide
+    return platform.processor() or platform.machine()

@@ -1,0 +1,210 @@
+"""verl's losses: its registered policy losses and penalties, called with its own configuration objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from testbed.batch import TokenBatch
+from testbed.engines.conformance import Comparison, Engine, EngineLoss, engines
+
+
+def _comparisons() -> list[Comparison]:
+    loss = _loss
+    tight = {"clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4}
+    sequences = {"loss_agg_mode": "seq-mean-token-mean"}
+    return [
+        Comparison(objective="ppo(dual_clip=3.0)", setting="vanilla", loss=loss("vanilla")),
+        Comparison(
+            objective="ppo",
+            setting="vanilla",
+            loss=loss("vanilla"),
+            because="vanilla always dual-clips, at 3 by default",
+            reproduced_by="ppo(dual_clip=3.0)",
+        ),
+        Comparison(
+            objective="ppo(dual_clip=3.0,clip_low=0.1,clip_high=0.1)",
+            setting="vanilla, clip_ratio=0.1",
+            loss=loss("vanilla", clip_ratio=0.1),
+            because="clip_ratio alone has no effect: clip_ratio_low and clip_ratio_high default to 0.2 and win",
+            reproduced_by="ppo(dual_clip=3.0)",
+        ),
+        Comparison(
+            objective="grpo(dual_clip=3.0)", setting="vanilla, seq-mean-token-mean", loss=loss("vanilla", **sequences)
+        ),
+        Comparison(
+            objective="dr_grpo(dual_clip=3.0)",
+            setting="vanilla, seq-mean-token-sum-norm",
+            loss=loss("vanilla", loss_agg_mode="seq-mean-token-sum-norm"),
+        ),
+        Comparison(
+            objective="dr_grpo(dual_clip=3.0,max_length=256)",
+            setting="vanilla, seq-mean-token-sum-norm, loss_scale_factor=256",
+            loss=loss("vanilla", loss_agg_mode="seq-mean-token-sum-norm", loss_scale_factor=256),
+        ),
+        Comparison(
+            objective="dapo(dual_clip=10.0)",
+            setting="vanilla, clip_ratio_high=0.28, clip_ratio_c=10",
+            loss=loss("vanilla", clip_ratio_high=0.28, clip_ratio_c=10.0),
+        ),
+        Comparison(objective="reinforce", setting="gpg", loss=loss("gpg")),
+        Comparison(
+            objective="gspo_token",
+            setting="gspo, seq-mean-token-mean, clip ratios 3e-4 and 4e-4",
+            loss=loss("gspo", **sequences, **tight),
+        ),
+        Comparison(
+            objective="gspo",
+            setting="gspo, seq-mean-token-mean, clip ratios 3e-4 and 4e-4",
+            loss=loss("gspo", **sequences, **tight),
+        ),
+        Comparison(
+            objective="gspo",
+            setting="gspo (token-mean, the default), clip ratios 3e-4 and 4e-4",
+            loss=loss("gspo", **tight),
+            because="the default mean is over tokens, so that a long response weighs more",
+            reproduced_by="gspo(reduction=token_mean)",
+        ),
+        Comparison(
+            objective="luspo",
+            setting="gspo, seq-mean-token-sum, clip ratios 2e-3 and 2.5e-3",
+            loss=loss("gspo", loss_agg_mode="seq-mean-token-sum", clip_ratio_low=2e-3, clip_ratio_high=2.5e-3),
+        ),
+        Comparison(objective="sapo", setting="sapo", loss=loss("sapo", **sequences)),
+        Comparison(
+            objective="sapo(reduction=token_mean)",
+            setting="sapo, token-mean",
+            loss=loss("sapo"),
+            because="the configured mean is ignored, it is always seq-mean-token-mean",
+            reproduced_by="sapo",
+        ),
+        Comparison(objective="cispo(clip_low=0.2)", setting="cispo", loss=loss("cispo")),
+        Comparison(
+            objective="cispo",
+            setting="cispo",
+            loss=loss("cispo"),
+            because="the weight has a lower bound of 1 - clip_ratio_low as well",
+            reproduced_by="cispo(clip_low=0.2)",
+        ),
+        Comparison(
+            objective="gmpo",
+            setting="geo_mean, clip ratios 0.4",
+            loss=loss("geo_mean", clip_ratio_low=0.4, clip_ratio_high=0.4),
+        ),
+        Comparison(
+            # One drawn token of four, all of them candidates, would be a draw of luck; all candidates are not.
+            objective="clip_cov(fraction=1.0,clip_low=0.2,clip_high=0.2)",
+            setting="clip_cov, clip_cov_ratio=1",
+            loss=loss("clip_cov", policy={"clip_cov_ratio": 1.0}),
+        ),
+        Comparison(
+            objective="clip_cov(fraction=1.0)",
+            setting="clip_cov, clip_cov_ratio=1",
+            loss=loss("clip_cov", policy={"clip_cov_ratio": 1.0}),
+            because="ratios are clipped as in PPO, and clipped tokens are no candidates",
+            reproduced_by="clip_cov(fraction=1.0,clip_low=0.2,clip_high=0.2)",
+        ),
+        Comparison(
+            objective="kl_cov(fraction=0.2)",
+            setting="kl_cov, kl_cov_ratio=0.2",
+            loss=loss("kl_cov", policy={"kl_cov_ratio": 0.2}),
+        ),
+        Comparison(
+            objective="dppo(threshold=0.2,ratio_max=3.0)",
+            setting="dppo_tv",
+            loss=loss("dppo_tv"),
+        ),
+        Comparison(
+            objective="dppo",
+            setting="dppo_tv",
+            loss=loss("dppo_tv"),
+            because="the threshold is clip_ratio_low and _high (0.2), and ratios are truncated at clip_ratio_c (3)",
+            reproduced_by="dppo(threshold=0.2,ratio_max=3.0)",
+        ),
+        Comparison(
+            objective='dppo(divergence="kl",threshold=0.05,ratio_max=20.0)',
+            setting="dppo_kl, clip ratios 0.05, clip_ratio_c=20",
+            loss=loss("dppo_kl", clip_ratio_low=0.05, clip_ratio_high=0.05, clip_ratio_c=20.0),
+        ),
+        *(
+            Comparison(
+                objective=f"reference_kl(base=ppo(dual_clip=3.0),kind={kind},coefficient=0.04)",
+                setting=f"vanilla, kl_loss_type={theirs}, kl_loss_coef=0.04",
+                loss=loss("vanilla", use_kl_loss=True, kl_loss_type=theirs, kl_loss_coef=0.04),
+            )
+            for kind, theirs in (("k1", "kl"), ("k2", "mse"), ("k3", "low_var_kl"))
+        ),
+        Comparison(
+            objective="entropy_bonus(base=grpo(dual_clip=3.0),coefficient=0.01)",
+            setting="vanilla, seq-mean-token-mean, entropy_coeff=0.01",
+            loss=loss("vanilla", **sequences, entropy_coeff=0.01),
+        ),
+        *(
+            Comparison(
+                objective=f"importance_correction(base=ppo(dual_clip=3.0),level={level},mode={mode},cap=2.0)",
+                setting=f"vanilla, rollout_is={level}, rollout_is_threshold={threshold}",
+                loss=loss("vanilla", rollout={"rollout_is": level, "rollout_is_threshold": threshold}),
+            )
+            for level in ("token", "sequence")
+            for mode, threshold in (("truncate", 2.0), ("mask", "0_2"))
+        ),
+    ]
+
+
+def _loss(
+    name: str, *, policy: dict[str, Any] | None = None, rollout: dict[str, Any] | None = None, **settings: Any
+) -> EngineLoss:
+    """A registered policy loss plus entropy and reference penalty, put together as verl's actor does."""
+    from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+    from verl.workers.config import ActorConfig, PolicyLossConfig
+
+    config = ActorConfig(
+        strategy="fsdp",
+        rollout_n=1,
+        ppo_micro_batch_size_per_gpu=1,
+        policy_loss=PolicyLossConfig(loss_mode=name, **(policy or {})),
+        **settings,
+    )
+    config.global_batch_info["loss_scale_factor"] = config.loss_scale_factor
+
+    def mean(values: Tensor, batch: TokenBatch) -> Tensor:
+        total: Tensor = agg_loss(
+            loss_mat=values, loss_mask=batch.mask, loss_agg_mode=config.loss_agg_mode, **config.global_batch_info
+        )
+        return total
+
+    def loss(batch: TokenBatch) -> Tensor:
+        weights = None
+        if rollout is not None:
+            assert batch.sampler_log_probs is not None
+            difference = batch.old_log_probs - batch.sampler_log_probs
+            weights, _ = compute_rollout_correction_weights(difference, batch.mask, **rollout)
+        total: Tensor
+        total, _ = get_policy_loss_fn(name)(
+            old_log_prob=batch.old_log_probs,
+            log_prob=batch.log_probs,
+            # Some losses write into what they are given.
+            advantages=batch.advantages.clone(),
+            response_mask=batch.mask,
+            loss_agg_mode=config.loss_agg_mode,
+            config=config,
+            rollout_is_weights=weights,
+        )
+        if config.entropy_coeff:
+            assert batch.entropies is not None
+            total = total - config.entropy_coeff * mean(batch.entropies, batch)
+        if config.use_kl_loss:
+            penalty = kl_penalty(
+                logprob=batch.log_probs, ref_logprob=batch.ref_log_probs, kl_penalty=config.kl_loss_type
+            )
+            total = total + config.kl_loss_coef * mean(penalty, batch)
+        return total
+
+    torch.manual_seed(0)
+    return loss
+
+
+engines.register("verl")(Engine(name="verl", tested="0.9", extra="verl", comparisons=_comparisons))
