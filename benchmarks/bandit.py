@@ -17,7 +17,6 @@ from collections.abc import Callable
 import torch
 from _measuring import machine_facts, markdown_table, take_turns
 
-from envs import make_spec
 from testbed.simulation import simulate
 
 ARMS, GROUP, UPDATES, CLIP = 100, 16, 4, 0.2
@@ -48,11 +47,11 @@ def plain_loop(steps: int) -> float:
     return steps * UPDATES
 
 
-def testbed_loop(replicas: int, steps: int, arms: int = ARMS) -> float:
+def simulated(replicas: int, steps: int) -> float:
     """The project's own program; its table has the first and the last step."""
     simulate(
         f"ppo(clip_low={CLIP},clip_high={CLIP})",
-        make_spec(f"NullBandit-v1(arms={arms},contexts=1)"),
+        ENVIRONMENT,
         seeds=replicas,
         steps=steps,
         group_size=GROUP,
@@ -66,19 +65,19 @@ def main(turns: int = 7) -> None:
     torch.set_num_threads(1)
     programs: dict[str, Callable[[], float]] = {
         "plain torch, one seed": lambda: plain_loop(300),
-        "simulate, 1 replica": lambda: testbed_loop(1, 600),
-        f"simulate, {REPLICAS} replicas": lambda: testbed_loop(REPLICAS, 600),
+        "simulate, 1 replica": lambda: simulated(1, 600),
+        f"simulate, {REPLICAS} replicas": lambda: simulated(REPLICAS, 600),
     }
     timings = take_turns(programs, turns)
-    plain, single, many = timings.values()
+    plain, _, many = timings.values()
     rows = [
         [name, f"{timing.median:,.0f}", f"{timing.over(plain):,.1f}", f"{many.over(timing):,.1f}"]
         for name, timing in timings.items()
     ]
-    print(markdown_table(["program", "replica-updates/s", "over plain", f"{REPLICAS} replicas are this much faster"], rows))
+    print(markdown_table(["program", "replica-updates/s", "over plain", f"{REPLICAS} replicas over it"], rows))
     print()
     for replicas in (16, 64, 256, 1024):
-        rate = take_turns({"": lambda: testbed_loop(replicas, 300)}, 3)[""].median  # noqa: B023
+        rate = take_turns({"": lambda: simulated(replicas, 300)}, 3)[""].median  # noqa: B023
         print(f"{replicas:>5} replicas: {rate:>12,.0f} replica-updates/s")
     print("\n".join(f"{key}: {value}" for key, value in machine_facts().items()))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -479,7 +479,9 @@ def warm_start(
         model.train()
         loss = _supervised_loss(model, tokenizer.pad_token_id, rows)
         if not math.isfinite(loss.item()):
-            raise TestbedError(f"the supervised loss is {loss.item()} at step {step}; lower learning_rate ({learning_rate})")
+            raise TestbedError(
+                f"the supervised loss is {loss.item()} at step {step}; lower learning_rate ({learning_rate})"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -506,9 +508,7 @@ def warm_start(
             f"measurements, beyond the ceiling of {ceiling:.0%}; lower learning_rate or check_every"
         )
     model.eval()
-    return WarmStart(
-        success, _wilson(success, samples), samples, step, time.perf_counter() - started, tuple(history)
-    )
+    return WarmStart(success, _wilson(success, samples), samples, step, time.perf_counter() - started, tuple(history))
 
 
 def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[tuple[list[int], list[int]]]:

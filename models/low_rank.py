@@ -20,8 +20,8 @@ __all__ = ["LowRankPolicy"]
 class LowRankPolicy(StatePolicy):
     """z_s = c_s + U_s·W with features U `(R, S, k)` of every state and one matrix W `(R, k, V)` for all of them.
 
-    c is fixed at z⁰ - U⁰·W⁰, so the initial policy is exactly the one asked for, at any rank. (The nearest matrix of
-    rank k would not be: of a uniform policy it is 0, where U and W get no gradient at all.)
+    c is fixed at z⁰ - U⁰·W⁰, so the initial policy is the one asked for up to rounding, at any rank. (The nearest
+    matrix of rank k would not be: of a uniform policy it is 0, where U and W get no gradient at all.)
 
     One gradient step of size η on z(s, a) moves z(s', a') by η·(1[s=s']·W_a·W_a' + 1[a=a']·U_s·U_s'): the second term
     is the interference. Entries of U⁰ and W⁰ have variance 1/(2k), so the step on z(s, a) itself is η on average, as
@@ -51,15 +51,16 @@ class LowRankPolicy(StatePolicy):
         replicas, states, vocabulary = logits.shape
         generator = torch.Generator().manual_seed(seed)
         scale = 1 / math.sqrt(2 * rank)
-        self.features, self.weights = (
-            (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(logits.dtype).repeat(replicas, 1, 1)
+        drawn = (
+            torch.randn(shape, generator=generator, dtype=torch.float64)
             for shape in ((states, rank), (rank, vocabulary))
         )
+        self.features, self.weights = ((entries * scale).to(logits.dtype).repeat(replicas, 1, 1) for entries in drawn)
         self.offset = logits.detach() - self.features @ self.weights
         self.parameters = [self.features, self.weights]
 
     def table(self) -> Tensor:
-        """C + U·W."""
+        """The offset and what was learned, c + U·W."""
         return torch.baddbmm(self.offset, self.features, self.weights)
 
     def chain(self, table_gradient: Tensor) -> Sequence[Tensor]:

@@ -36,8 +36,11 @@ class Mismatch(ABC):
 
         Args:
             policy: the policy that is sampled for; left unchanged.
-            initial_states, step, uniforms, entropies: see `Policy.sample`.
+            initial_states: see `Policy.sample`, as for the next two.
+            step: the automaton.
+            uniforms: in [0, 1).
             normals: `(R, numbers)`, standard normal.
+            entropies: whether to return entropies.
         """
 
 
@@ -143,10 +146,9 @@ class RouterNoise(Mismatch):
 
 @mismatches.register("stale")
 class StaleCopy(Mismatch):
-    """The weights of some rollouts ago: the sampler was not told of the last updates, and the trainer takes its
-    responses for its own.
+    """The weights of some rollouts ago, or the initial ones: the sampler was not told of the last updates.
 
-    Until there are that many rollouts, the initial weights.
+    Unlike with a stale rollout, the ratio's denominator is the trainer's own, as if it had drawn the responses itself.
 
     Args:
         iterations: rollouts, at least 1.

@@ -116,6 +116,8 @@ class Policy(ABC):
     """(R, S, V): replicas, automaton states and vocabulary."""
     parameters: list[Tensor]
     """Tensors `(R, …)`; an optimiser changes them in place."""
+    samples_exactly: bool = True
+    """Whether `sample` finds the log-probabilities of `evaluate` bit for bit, or only up to rounding."""
     router_shape: tuple[int, int] | None = None
     """(L, E): layers and experts per layer of a policy that routes; `None` for one that does not."""
 

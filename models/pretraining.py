@@ -35,7 +35,7 @@ def pretrain_on_table(
     episodes: Episodes,
     *,
     steps: int = 300,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     seed: int = 0,
 ) -> Tensor:
     """Minimise KL(p‖π) on responses of the target p, with p(·|s) the softmax of a table over automaton states.
@@ -80,9 +80,7 @@ def pretrain_on_table(
     return _minimise(policy, divergence, steps, learning_rate)
 
 
-def pretrain_on_samples(
-    policy: Trainee, samples: Samples, *, steps: int = 300, learning_rate: float = 3e-3
-) -> Tensor:
+def pretrain_on_samples(policy: Trainee, samples: Samples, *, steps: int = 300, learning_rate: float = 1e-2) -> Tensor:
     """Maximise the mean log-probability of given responses, as in supervised fine-tuning.
 
     Args:

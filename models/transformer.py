@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,8 @@ class TransformerPolicy(Policy):
         [[[0.25, 0.25, 0.25, 0.25]], [[0.25, 0.25, 0.25, 0.25]]]
     """
 
+    samples_exactly = False
+
     def __init__(
         self,
         logits: Tensor,
@@ -115,7 +117,7 @@ class TransformerPolicy(Policy):
 
     # -- the contract of a policy ------------------------------------------------------------------------------
 
-    def snapshot(self) -> TransformerPolicy:
+    def snapshot(self) -> Self:
         """A copy with weights of its own."""
         return self._with_weights({name: weight.clone() for name, weight in self.weights.items()})
 
@@ -126,10 +128,9 @@ class TransformerPolicy(Policy):
         """
         if bool((self._target == self._target[..., :1]).all()):
             return
-        same = bool((self._target == self._target[:1]).all())
-        learner = self._with_weights({name: weight[:1].clone() for name, weight in self.weights.items()}) if same else self
-        target = self._target[:1] if same else self._target
-        pretrain_on_table(learner, target, episodes, steps=self._pretraining, seed=self._seed)
+        count = 1 if bool((self._target == self._target[:1]).all()) else self.shape[0]
+        learner = self._with_weights({name: weight[:count].clone() for name, weight in self.weights.items()})
+        pretrain_on_table(learner, self._target[:count], episodes, steps=self._pretraining, seed=self._seed)
         for weight, learned in zip(self.parameters, learner.parameters, strict=True):
             weight.copy_(learned)
 
@@ -176,8 +177,8 @@ class TransformerPolicy(Policy):
             final_states, final_tokens = prefix.final_states, prefix.final_tokens
             current = step(final_states, final_tokens)
             inputs = self._inputs(states[..., 0], prefix.tokens[..., :-1])
-            # Its routing is that of its writer: the keys and values belong to the text, not to its author.
-            self._hidden(self.weights, inputs, Routing(None, None, []), cache, 0)
+            # Its experts are those `evaluate` will use for it, so that what is reported here can be recomputed there.
+            self._hidden(self.weights, inputs, Routing(self._replayed(prefix), None, []), cache, 0)
             inputs = self.shape[1] + prefix.tokens[..., -1:]
         for position in range(written, horizon):
             noise = distortion.router_noise
@@ -288,7 +289,8 @@ class TransformerPolicy(Policy):
         rows = weights["embedding"].shape[1]
         offsets = torch.arange(0, replicas * rows, rows).view(-1, 1, 1)
         stream = F.embedding(inputs + offsets, weights["embedding"].view(-1, self.width))
-        stream = (stream + sinusoids(start, count, self.width).to(stream.dtype)).view(replicas, sequences * count, self.width)
+        stream += sinusoids(start, count, self.width).to(stream.dtype)
+        stream = stream.view(replicas, sequences * count, self.width)
         head_width = self.width // self.heads
         for layer in range(self.layers):
             mixed = torch.bmm(F.layer_norm(stream, (self.width,)), weights[f"{layer}.attention_in"])
@@ -337,7 +339,7 @@ class TransformerPolicy(Policy):
         shape = (self.layers, self.shape[0] * sequences, self.heads, horizon, self.width // self.heads)
         return _Cache(*(torch.empty(shape, dtype=self.parameters[0].dtype) for _ in range(2)))
 
-    def _with_weights(self, weights: dict[str, Tensor]) -> Any:
+    def _with_weights(self, weights: dict[str, Tensor]) -> Self:
         other = copy.copy(self)
         other.weights, other.parameters, other._graph = weights, list(weights.values()), None
         other.shape = torch.Size((other.parameters[0].shape[0], *self.shape[1:]))

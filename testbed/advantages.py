@@ -91,8 +91,8 @@ def leave_one_out(rewards: Tensor) -> Tensor:
         BatchError: groups of one response; there is no other.
 
     Example:
-        >>> leave_one_out(torch.tensor([1.0, 0.0, 0.0])).tolist()
-        [1.0, -0.5, -0.5]
+        >>> leave_one_out(torch.tensor([1.0, 0.0])).tolist()
+        [1.0, -1.0]
     """
     _check_group(rewards, "leave_one_out")
     group = rewards.shape[-1]

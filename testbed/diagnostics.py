@@ -97,6 +97,10 @@ GLOSSARY: dict[str, MetricInfo] = {
     ),
     "clip/gradient_mass_fraction": MetricInfo("Σ |rA| over clipped tokens / Σ |rA| over response tokens", "1"),
     "band/outside_fraction": MetricInfo("share of response tokens with r outside the interval, whatever A", "1"),
+    "band/outside_probability": MetricInfo("mean old probability q of the tokens with r outside the interval", "1"),
+    "band/inside_probability": MetricInfo("mean old probability q of the tokens with r inside the interval", "1"),
+    "band/outside_entropy": MetricInfo("mean H_old of the tokens with r outside the interval", "nats"),
+    "band/inside_entropy": MetricInfo("mean H_old of the tokens with r inside the interval", "nats"),
     "advantage/mean": MetricInfo(
         "mean of A over response tokens", "reward or standard deviations", verl="critic/advantages/mean"
     ),
@@ -234,19 +238,30 @@ def _clip_metrics(
     pull_total: Tensor,
     missing: Tensor,
 ) -> dict[str, Tensor]:
-    names = ("high_fraction", "low_fraction", "ceiling_fraction", "fraction", "gradient_mass_fraction")
     if interval is None:
-        return {**{f"clip/{name}": missing for name in names}, "band/outside_fraction": missing}
+        return dict.fromkeys((name for name in GLOSSARY if name.startswith(("clip/", "band/"))), missing)
     high, low, ceiling = interval.sides(batch)
-    clipped = high | low | ceiling
+    clipped, outside = high | low | ceiling, interval.outside(batch)
+    sides = {"outside": outside, "inside": batch.mask & ~outside}
+    read = {"probability": batch.old_log_probs.exp(), "entropy": batch.old_entropies}
     return {
         "clip/high_fraction": token_average(high, batch),
         "clip/low_fraction": token_average(low, batch),
         "clip/ceiling_fraction": token_average(ceiling, batch),
         "clip/fraction": token_average(clipped, batch),
         "clip/gradient_mass_fraction": torch.where(clipped, pull.abs(), 0).sum((-2, -1)) / pull_total,
-        "band/outside_fraction": token_average(interval.outside(batch), batch),
+        "band/outside_fraction": token_average(outside, batch),
+        **{
+            f"band/{side}_{name}": missing if values is None else _mean_where(chosen, values)
+            for side, chosen in sides.items()
+            for name, values in read.items()
+        },
     }
+
+
+def _mean_where(chosen: Tensor, values: Tensor) -> Tensor:
+    """Mean of `values` over the chosen tokens, `(...,)`; NaN without any."""
+    return torch.where(chosen, values, 0).sum((-2, -1)) / chosen.sum((-2, -1))
 
 
 def glossary_table() -> str:

@@ -96,6 +96,26 @@ def test_interval_separates_clipped_from_outside():
     assert values["band/outside_fraction"] == 3 / 4
 
 
+def test_tokens_outside_and_inside_the_interval_by_hand():
+    old = torch.tensor([[0.1, 0.3, 0.9], [0.8, 0.9, 0.9], [0.2, 0.9, 0.9]], dtype=torch.float64).log()
+    tokens = TokenBatch(
+        log_probs=old + RATIOS.log(),
+        old_log_probs=old,
+        advantages=ADVANTAGES,
+        mask=MASK,
+        old_entropies=torch.tensor([[1.0, 2.0, 9.0], [0.5, 9.0, 9.0], [6.0, 9.0, 9.0]], dtype=torch.float64),
+    )
+    values = batch_metrics(tokens, ClipInterval(0.8, 1.2))
+    # Ratios 2, ½ and 4 are outside, 1 is inside.
+    assert values["band/outside_probability"].item() == pytest.approx(0.6 / 3, rel=1e-12)
+    assert values["band/inside_probability"].item() == pytest.approx(0.8, rel=1e-12)
+    assert values["band/outside_entropy"].item() == pytest.approx(9 / 3, rel=1e-12)
+    assert values["band/inside_entropy"].item() == pytest.approx(0.5, rel=1e-12)
+    nobody_outside = batch_metrics(tokens, ClipInterval(0.1, 9.0))
+    assert nobody_outside["band/outside_probability"].isnan()
+    assert math.isnan(measure(ClipInterval(0.8, 1.2))["band/inside_entropy"])
+
+
 def test_interval_that_keeps_the_gradient_clips_nothing():
     values = measure(ClipInterval(0.8, 1.2, keeps_gradient=True))
     assert values["clip/fraction"] == 0

@@ -109,8 +109,8 @@ def conformance_table(engine: str, seed: int = 0) -> pd.DataFrame:
     comparisons = chosen.comparisons()
     rows = [_row(comparison, seed) for comparison in comparisons]
     compared = {parse_call(name)[0] for item in comparisons for name in (item.objective, item.reproduced_by) if name}
-    rows += [{"objective": name, "setting": "absent"} for name in objective_names() if name not in compared]
-    return pd.DataFrame(rows, columns=_COLUMNS).astype({"as_expected": "boolean"}).fillna(_BLANK)
+    rows += [_BLANK | {"objective": name, "setting": "absent"} for name in objective_names() if name not in compared]
+    return pd.DataFrame(rows).astype({"as_expected": "boolean"})
 
 
 def format_conformance(table: pd.DataFrame) -> str:
@@ -118,32 +118,31 @@ def format_conformance(table: pd.DataFrame) -> str:
     present = table[table["setting"] != "absent"]
     names, settings = (present[column].str.len().max() for column in ("objective", "setting"))
     lines = [f"{'objective':{names}}  {'engine':{settings}}  loss agrees to  gradient agrees to"]
-    for row in present.itertuples():
-        numbers = (f"{_digits(row.loss):14}  {_digits(row.gradient):18}").rstrip()
-        lines.append(f"{row.objective:{names}}  {row.setting:{settings}}  {numbers}")
-        if row.differs:
-            lines.append(f"    differs because {row.differs}")
-        if row.reproduced_by:
-            found = f"{_digits(row.reproduced_loss)} and {_digits(row.reproduced_gradient)}"
-            lines.append(f"    reproduced by {row.reproduced_by}: {found}")
+    for row in present.to_dict("records"):
+        numbers = f"{_digits(row['loss']):14}  {_digits(row['gradient'])}"
+        lines.append(f"{row['objective']:{names}}  {row['setting']:{settings}}  {numbers}")
+        if row["differs"]:
+            lines.append(f"    differs because {row['differs']}")
+        if row["reproduced_by"]:
+            found = f"{_digits(row['reproduced_loss'])} and {_digits(row['reproduced_gradient'])}"
+            lines.append(f"    reproduced by {row['reproduced_by']}: {found}")
     absent = table.loc[table["setting"] == "absent", "objective"]
     if len(absent):
         lines.append(f"not in this engine: {', '.join(absent)}")
     return "\n".join(lines)
 
 
-_COLUMNS = [
-    "objective",
-    "setting",
-    "loss",
-    "gradient",
-    "differs",
-    "reproduced_by",
-    "reproduced_loss",
-    "reproduced_gradient",
-    "as_expected",
-]
-_BLANK = {"differs": "", "reproduced_by": ""}
+_BLANK: dict[str, object] = {
+    "objective": "",
+    "setting": "",
+    "loss": math.nan,
+    "gradient": math.nan,
+    "differs": "",
+    "reproduced_by": "",
+    "reproduced_loss": math.nan,
+    "reproduced_gradient": math.nan,
+    "as_expected": pd.NA,
+}
 
 
 def _check_installed(engine: Engine) -> None:
@@ -175,7 +174,7 @@ def _digits(difference: float) -> str:
 def _row(comparison: Comparison, seed: int) -> dict[str, object]:
     loss, gradient = _difference(comparison.objective, comparison.loss, _random_batches(seed))
     agrees = max(loss, gradient) <= AGREEMENT
-    row: dict[str, object] = {
+    row = _BLANK | {
         "objective": comparison.objective,
         "setting": comparison.setting,
         "loss": loss,
@@ -237,28 +236,29 @@ def _batch(ratios: Tensor, advantages: Tensor, mask: Tensor, old: Tensor, **opti
 
 
 def _random_batches(seed: int) -> Iterator[TokenBatch]:
-    """Ratios spread widely, narrowly enough for sequence-level bounds, and all exactly 1; lengths from 1 to 12."""
+    """Ratios spread widely, narrowly enough for sequence-level bounds, and all exactly 1; 64 tokens in 10 responses."""
     generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([12, 11, 9, 8, 7, 6, 5, 3, 2, 1])
     shape = (10, 12)
 
     def normal(*size: int) -> Tensor:
         return torch.randn(*size, generator=generator, dtype=torch.float64)
 
     for spread in (0.8, 1e-3, 0.0):
-        lengths = torch.randint(1, shape[1] + 1, (shape[0], 1), generator=generator)
-        lengths[0] = shape[1]
+        order = torch.randperm(shape[0], generator=generator)
         old = -0.05 - 4 * torch.rand(shape, generator=generator, dtype=torch.float64)
         new = (old + spread * (normal(*shape) + 0.5 * normal(shape[0], 1))).clamp(max=-0.01)
         entropies = 0.1 + 2 * torch.rand(shape, generator=generator, dtype=torch.float64)
         yield _batch(
             (new - old).exp(),
             normal(shape[0]),
-            torch.arange(shape[1]) < lengths,
+            torch.arange(shape[1]) < lengths[order].unsqueeze(-1),
             old,
             entropies=entropies,
             old_entropies=entropies * (0.05 * normal(*shape)).exp(),
             sampler_log_probs=old + 0.5 * normal(*shape),
-            ref_log_probs=old + 0.5 * normal(*shape),
+            # Far enough that an engine's limit on the penalty is met.
+            ref_log_probs=old + 2 * normal(*shape),
         )
 
 
@@ -269,20 +269,24 @@ def _smallest_difference(comparison: Comparison) -> str:
         loss, gradient, (ours, theirs, our_gradient, their_gradient) = _compare(
             comparison.objective, comparison.loss, batch
         )
-        if max(loss, gradient) > 1e-6:
+        error = max(loss, gradient)
+        if error > 2 * AGREEMENT:
+            # As many digits as it takes to tell the two apart.
+            digits = max(4, 2 - math.floor(math.log10(min(error, 1))))
             responses = "; ".join(
                 f"ratio{'s' if len(row) > 1 else ''} {', '.join(f'{r:g}' for r in row)} with A = {a:g}"
                 for row, a in zip(ratios, advantages, strict=True)
             )
             return (
-                f"smallest: {responses} (q = 0.25): loss {float(ours):.4g} here, {float(theirs):.4g} there, gradient "
-                f"{_numbers(our_gradient, batch.mask)} here, {_numbers(their_gradient, batch.mask)} there"
+                f"smallest: {responses} (q = 0.25): loss {float(ours):.{digits}g} here, {float(theirs):.{digits}g} "
+                f"there, gradient {_numbers(our_gradient, batch.mask, digits)} here, "
+                f"{_numbers(their_gradient, batch.mask, digits)} there"
             )
     return f"no simple batch shows it, the random ones do by {AGREEMENT:g} or more"
 
 
 def _simple_inputs() -> Iterator[tuple[list[list[float]], list[float]]]:
-    ratios, advantages = (1.0, 1.5, 0.5, 4.0), (1.0, -1.0)
+    ratios, advantages = (1.0, 1.5, 0.5, 4.0, 0.05), (1.0, -1.0)
     for first, advantage in itertools.product(ratios, advantages):
         yield [[first]], [advantage]
     for first, second, advantage in itertools.product(ratios, ratios, advantages):
@@ -298,19 +302,19 @@ def _simple_batch(ratios: list[list[float]], advantages: list[float]) -> TokenBa
     filled = torch.tensor([row + [1.0] * (width - len(row)) for row in ratios], dtype=torch.float64)
     mask = torch.tensor([[column < len(row) for column in range(width)] for row in ratios])
     old = torch.full(filled.shape, 0.25, dtype=torch.float64).log()
-    ones = torch.ones_like(old)
+    entropies = 1.0 + torch.arange(width, dtype=torch.float64).expand_as(old)
     return _batch(
         filled,
         torch.tensor(advantages, dtype=torch.float64),
         mask,
         old,
-        entropies=ones,
-        old_entropies=ones,
+        entropies=entropies,
+        old_entropies=entropies,
         # Twice as likely under the reference, a third as likely for the sampler.
         ref_log_probs=old + math.log(2),
         sampler_log_probs=old - math.log(3),
     )
 
 
-def _numbers(values: Tensor, mask: Tensor) -> str:
-    return ", ".join(f"{value:.4g}" for value in (values[mask] + 0.0).tolist())
+def _numbers(values: Tensor, mask: Tensor, digits: int) -> str:
+    return ", ".join(f"{value:.{digits}g}" for value in (values[mask] + 0.0).tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,12 @@ MAX_LENGTH = 256
 
 
 def _comparisons() -> list[Comparison]:
-    from trl import GRPOConfig
-    from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
-    from trl.trainer.grpo_trainer import GRPOTrainer
+    with warnings.catch_warnings():
+        # GMPO is experimental there, and says so.
+        warnings.simplefilter("ignore")
+        from trl import GRPOConfig
+        from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
+        from trl.trainer.grpo_trainer import GRPOTrainer
 
     def grpo(loss_type: str, *, sampler_cap: float | None = None, **settings: Any) -> EngineLoss:
         return _loss(GRPOTrainer, GRPOConfig, sampler_cap=sampler_cap, loss_type=loss_type, **settings)
@@ -28,18 +32,24 @@ def _comparisons() -> list[Comparison]:
     def gmpo(**settings: Any) -> EngineLoss:
         return _loss(GMPOTrainer, GMPOConfig, **settings)
 
-    tight = {"epsilon": 3e-4, "epsilon_high": 4e-4}
+    tight: dict[str, Any] = {"epsilon": 3e-4, "epsilon_high": 4e-4}
     float32_tau = float(torch.tensor(1.05, dtype=torch.float32))
     return [
         Comparison(objective="grpo", setting="grpo", loss=grpo("grpo")),
+        Comparison(
+            objective="grpo",
+            setting="grpo, one more response that is empty",
+            loss=_with_an_empty_response(grpo("grpo")),
+            because="an empty response counts in the mean over responses (as sequence_count can make it here)",
+        ),
         Comparison(objective="ppo", setting="bnpo", loss=grpo("bnpo")),
         Comparison(objective="ppo(dual_clip=3.0)", setting="bnpo, delta=3", loss=grpo("bnpo", delta=3.0)),
         Comparison(
             objective="ppo(dual_clip=1.1)",
             setting="bnpo, delta=1.1",
             loss=grpo("bnpo", delta=1.1),
-            because="delta below 1 + epsilon_high caps positive tokens as well",
-            reproduced_by="ppo(dual_clip=1.1,clip_high=0.1)",
+            because="delta below 1 + epsilon_high caps positive tokens too, and negative ones at 1 + epsilon_high",
+            reproduced_by="ppo(dual_clip=1.2,clip_high=0.1)",
         ),
         Comparison(
             objective=f"dr_grpo(max_length={MAX_LENGTH})",
@@ -111,47 +121,57 @@ def _comparisons() -> list[Comparison]:
         Comparison(objective="vespo", setting="vespo", loss=grpo("vespo")),
         Comparison(objective="gmpo", setting="experimental gmpo", loss=gmpo(epsilon=0.4, epsilon_high=0.4)),
         Comparison(
-            objective="reference_kl(base=grpo,coefficient=0.04)",
-            setting="grpo, beta=0.04",
-            loss=grpo("grpo", beta=0.04),
+            objective="reference_kl",
+            setting="grpo, beta=0.04, use_bias_correction_kl=False",
+            loss=grpo("grpo", beta=0.04, use_bias_correction_kl=False),
         ),
         Comparison(
-            objective="entropy_bonus(base=ppo,coefficient=0.01)",
+            objective="reference_kl",
+            setting="grpo, beta=0.04",
+            loss=grpo("grpo", beta=0.04),
+            because="the penalty is multiplied by the ratio by default, which changes its gradient even at ratio 1",
+            reproduced_by="reference_kl(importance_weighted=True)",
+        ),
+        Comparison(
+            objective="entropy_bonus",
             setting="bnpo, entropy_coef=0.01",
             loss=grpo("bnpo", entropy_coef=0.01),
         ),
         Comparison(
-            objective="entropy_bonus(base=grpo,coefficient=0.01)",
+            objective="entropy_bonus(base=grpo)",
             setting="grpo, entropy_coef=0.01",
             loss=grpo("grpo", entropy_coef=0.01),
             because="the bonus is a mean over tokens whatever the mean of the policy loss",
         ),
         Comparison(
-            objective="importance_correction(base=grpo,cap=2.0)",
+            objective="importance_correction(base=grpo)",
             setting="grpo, token_truncate weights of at most 2",
             loss=grpo("grpo", sampler_cap=2.0),
         ),
         Comparison(
-            objective="importance_correction(base=reference_kl(base=grpo),cap=2.0)",
+            objective="importance_correction(base=reference_kl(importance_weighted=True))",
             setting="grpo, beta=0.04, token_truncate weights of at most 2",
             loss=grpo("grpo", sampler_cap=2.0, beta=0.04),
             because="the weights multiply the policy loss alone, not the penalty",
-            reproduced_by="reference_kl(base=importance_correction(base=grpo,cap=2.0))",
+            reproduced_by="reference_kl(base=importance_correction(base=grpo),importance_weighted=True)",
         ),
     ]
 
 
 def _loss(trainer_class: Any, config_class: Any, *, sampler_cap: float | None = None, **settings: Any) -> EngineLoss:
     """The loss of a trainer with a real configuration, and stand-ins for the model and the processes around it."""
-    config = config_class(
-        output_dir="unused",
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        per_device_train_batch_size=8,
-        max_completion_length=MAX_LENGTH,
-        **settings,
-    )
+    with warnings.catch_warnings():
+        # Deprecations between TRL and transformers are not the reader's concern.
+        warnings.simplefilter("ignore")
+        config = config_class(
+            output_dir="unused",
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            per_device_train_batch_size=8,
+            max_completion_length=MAX_LENGTH,
+            **settings,
+        )
     trainer = _bare_trainer(trainer_class, config, sampler_cap)
 
     def loss(batch: TokenBatch) -> Tensor:
@@ -178,6 +198,17 @@ def _loss(trainer_class: Any, config_class: Any, *, sampler_cap: float | None = 
         return result
 
     return loss
+
+
+def _with_an_empty_response(loss: EngineLoss) -> EngineLoss:
+    def extended(batch: TokenBatch) -> Tensor:
+        def row_more(values: Tensor) -> Tensor:
+            return torch.cat([values, torch.zeros_like(values[:1])])
+
+        fields = ("log_probs", "old_log_probs", "advantages", "mask", "entropies")
+        return loss(TokenBatch(**{name: row_more(getattr(batch, name)) for name in fields}))
+
+    return extended
 
 
 def _bare_trainer(trainer_class: Any, config: Any, sampler_cap: float | None) -> Any:

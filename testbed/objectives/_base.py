@@ -372,7 +372,7 @@ def clipped_surrogate_gradient(batch: TokenBatch, low: Hyper, high: Hyper, ceili
     cut = cut.logical_or_(pull > clamp(ratio, low, high) * advantages)
     if ceiling is not None:
         cut = cut | ((advantages < 0) & (ratio > ceiling))
-    return pull.neg_().masked_fill_(cut, 0)
+    return torch.where(cut, 0.0, pull.neg_())
 
 
 def gradient_preserving_gradient(

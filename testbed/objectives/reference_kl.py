@@ -9,7 +9,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.divergences import kl_estimate, kl_estimates
-from testbed.objectives._base import Hyper, Objective, Wrapper, check_choice, check_range, objective
+from testbed.objectives._base import Hyper, Objective, Wrapper, check_choice, check_range, clamp, objective
 
 
 @objective("reference_kl")
@@ -24,12 +24,13 @@ class ReferenceKL(Wrapper):
         k3 = e^d - d - 1 dk3/dlog p = 1 - e^d
 
     As a loss the three are not alike: on-policy, the expected gradient of k2 is that of the KL, that of k3 is the
-    gradient of the reverse divergence KL(reference ‖ current), and that of k1 is zero.
+    gradient of the reverse divergence KL(reference ‖ current), and that of k1 is zero. With `importance_weighted` the
+    estimate is r·k: k1 and k3 then have the gradient of the KL in expectation, off-policy as well.
 
     Reference: Shao et al., DeepSeekMath, arXiv 2402.03300, eq. 4 (k3, β = 0.04). Estimators: Schulman,
         Approximating KL divergence, 2020.
-    Departures: d is clamped to ±20. The penalty is reduced like the base's loss. verl also clamps k3 to ±10; TRL can
-        multiply it by the ratio.
+    Departures: d is clamped to ±20. The penalty is reduced like the base's loss. TRL weights k3 by the ratio unless
+        told otherwise (DeepSeek-V3.2, arXiv 2512.02556); verl clamps k3: `estimate_max=10.0`.
     Gradient: that of the base plus β·dk/dlog p; none to the reference.
 
     Raises:
@@ -60,12 +61,22 @@ class ReferenceKL(Wrapper):
     """Which estimate of the divergence."""
     coefficient: Hyper = 0.04
     """β ≥ 0: weight of the penalty."""
+    estimate_max: Hyper | None = None
+    """Largest estimate of a token, > 0, with no gradient beyond. None: no limit."""
+    importance_weighted: bool = False
+    """True: the estimate is multiplied by r = p/q, through which the gradient flows as well."""
 
     def check(self) -> None:
         super().check()
         check_choice(self.name, "kind", self.kind, tuple(kl_estimates))
         check_range(self.name, "coefficient", self.coefficient, 0, float("inf"))
+        check_range(self.name, "estimate_max", self.estimate_max, 0, float("inf"), open_low=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         (reference,) = batch.require("ref_log_probs", reason="reference_kl measures the distance to it")
-        return self.wrapped.token_loss(batch) + self.coefficient * kl_estimate(self.kind, batch.log_probs, reference)
+        estimate = kl_estimate(self.kind, batch.log_probs, reference)
+        if self.estimate_max is not None:
+            estimate = clamp(estimate, -float("inf"), self.estimate_max)
+        if self.importance_weighted:
+            estimate = estimate * batch.ratio
+        return self.wrapped.token_loss(batch) + self.coefficient * estimate

@@ -17,15 +17,12 @@ from models import Episodes, make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
+from testbed.simulation.parts import CHUNK_ELEMENTS, per_replica_elements, table_seed
 from testbed.simulation.run import Run, environment_facts
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
 
 __all__ = ["SimulationWarning", "simulate"]
-
-# Elements of the largest tensor touched in an update; about what stays in a core's cache.
-_CHUNK_ELEMENTS = 1 << 16
-
 
 class SimulationWarning(UserWarning):
     """The run is valid but cannot show what it was probably made to show."""
@@ -133,7 +130,7 @@ def simulate(
         for index, (item, label) in enumerate(zip(objectives, labels, strict=True)):
             for start in range(0, seeds, chunk):
                 numbers = list(range(start, min(start + chunk, seeds)))
-                tables = spec.for_seeds([_table_seed(seed, number) for number in numbers])
+                tables = spec.for_seeds([table_seed(seed, number) for number in numbers])
                 logits = _initial_logits(tables, initial, numbers).to(dtype)
                 policy = make_policy(model, logits, episodes)
                 training = Training(item, tables, policy, settings, numbers, seed)
@@ -169,14 +166,8 @@ def _initial_logits(spec: Automaton, initial: Tensor | None, numbers: list[int])
     )
 
 
-def _table_seed(seed: int, number: int) -> int:
-    # Seeds of different masters must not share tables: interleave without collisions up to 2^32 seeds.
-    return (seed << 32) + number
-
-
 def _chunk_size(spec: Automaton, settings: Settings, seeds: int) -> int:
-    per_replica = max(spec.states * spec.vocabulary, spec.prompts * settings.group_size * spec.horizon)
-    return max(1, min(seeds, _CHUNK_ELEMENTS // per_replica))
+    return max(1, min(seeds, CHUNK_ELEMENTS // per_replica_elements(spec, settings.group_size)))
 
 
 def _has_tensor(objective: Objective) -> bool:

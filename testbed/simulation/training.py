@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +49,8 @@ class Training:
         settings: the loop.
         seeds: each replica's seed number; replicas of equal seed and environment see the same random numbers.
         master_seed: changes all of them.
+        sampled_metrics: whether recorded steps also measure the sampled batches of their updates, which costs about
+            as much as the updates.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Training:
         settings: Settings,
         seeds: Sequence[int],
         master_seed: int,
+        *,
+        sampled_metrics: bool = True,
     ) -> None:
         self.objective = objective
         self.spec = spec
@@ -67,6 +70,7 @@ class Training:
         self.settings = settings
         self.largest_log_ratio = 0.0
         self.updates = 0
+        self._sampled_metrics = sampled_metrics
         sequences = spec.prompts * settings.group_size
         self._shape = (len(seeds), sequences, spec.horizon)
         self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1))
@@ -92,7 +96,7 @@ class Training:
             due = step % every == 0 or step == self.settings.steps
             if due:
                 measure.before(self.policy)
-            sampled = self._iterate(record=due)
+            sampled = self._iterate(record=due and self._sampled_metrics)
             yield Row(step, sampled | measure.after(self.policy, every_step=every == 1)) if due else None
 
     # -- one rollout and its updates -------------------------------------------------------------------------
@@ -107,7 +111,7 @@ class Training:
         groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
         advantages = self._advantages(groups).view(replicas, sequences)
 
-        # The first rollout is checked; the same code makes the others, and a table that diverges is found when measured.
+        # The first rollout is checked; the same code makes the others, and exact metrics refuse a diverged policy.
         make_batch = TokenBatch.trusted if self.updates else TokenBatch
         batches = [
             (
@@ -158,6 +162,9 @@ class Training:
                 self._initial_states, self.spec.step, uniforms[..., :width], entropies=entropies, prefix=samples
             )
         assert samples is not None
+        if len(writers) == 1 and not writers[0].samples_exactly:
+            # Otherwise rounding would pass for a ratio.
+            samples = writers[0].recompute(samples, entropies=entropies)
         return samples, None
 
     def _update(self, samples: Samples, batch: TokenBatch, recorder: _UpdateRecorder | None) -> None:
@@ -226,16 +233,8 @@ def _part(prompts: int, settings: Settings, index: int) -> Tensor | None:
 def _take_sequences(samples: Samples, part: Tensor | None) -> Samples:
     if part is None:
         return samples
-    return Samples(
-        **{
-            name: value if value is None else value[:, part]
-            for name, value in _fields(samples).items()
-        }
-    )
-
-
-def _fields(samples: Samples) -> dict[str, Any]:
-    return {name: getattr(samples, name) for name in samples.__dataclass_fields__}
+    taken = {name: value[:, part] for name, value in vars(samples).items() if value is not None}
+    return replace(samples, **taken)
 
 
 def _columns(values: Tensor | None, part: Tensor | None) -> Tensor | None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from testbed.divergences import kl, kl_estimate
 from testbed.errors import BatchError, ConfigError
 from testbed.objectives import make_objective
 
@@ -46,6 +47,26 @@ def test_value_is_added_to_that_of_the_base(tokens, check):
     )
 
 
+def test_value_weighted_by_the_ratio(tokens, check):
+    # r·k3 with r = 2 and ½; gradient r·(k3 + dk3) = 2(log 2 - ½ + ½) and ½(1 - log 2 - 1).
+    check(
+        "reference_kl(coefficient=1.0,importance_weighted=True)",
+        referred(tokens),
+        token_loss=[[2 * (LOG2 - 0.5), 0.5 * (1 - LOG2)]],
+        gradient=[[2 * LOG2, -0.5 * LOG2]],
+    )
+
+
+def test_value_of_a_limited_estimate(tokens, check):
+    # k2 = log²2/2 = 0.24 for both, limited to 0.2: no gradient.
+    check(
+        "reference_kl(kind=k2,coefficient=1.0,estimate_max=0.2)",
+        referred(tokens),
+        token_loss=[[0.2, 0.2]],
+        gradient=[[0.0, 0.0]],
+    )
+
+
 def mutate(monkeypatch):
     """Current and reference policy trade places."""
     import testbed.objectives.reference_kl as module
@@ -62,8 +83,6 @@ def test_expected_gradient_of_each_estimator(kind, expected):
     reference = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
     log_probs = logits.log_softmax(-1)
     probabilities = log_probs.exp()
-    from testbed.divergences import kl, kl_estimate
-
     sampled = (probabilities.detach() * kl_estimate(kind, log_probs, reference)).sum()
     exact = {
         "nothing": 0 * logits.sum(),
@@ -72,6 +91,18 @@ def test_expected_gradient_of_each_estimator(kind, expected):
     }[expected]
     (ours,) = torch.autograd.grad(sampled, logits, retain_graph=True)
     (theirs,) = torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["k1", "k3"])
+def test_expected_gradient_of_the_weighted_estimator_is_that_of_the_divergence(kind):
+    # Sampled from q and weighted with r = p/q: Σ q·∇(r·k) = ∇ Σ p·k, by enumeration of four letters.
+    logits = torch.tensor([0.3, -0.2, 0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    reference, old = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
+    log_probs = logits.log_softmax(-1)
+    sampled = (old.exp() * (log_probs - old).exp() * kl_estimate(kind, log_probs, reference)).sum()
+    (ours,) = torch.autograd.grad(sampled, logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad(kl(log_probs, reference), logits)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
 
 

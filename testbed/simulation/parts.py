@@ -1,0 +1,174 @@
+"""One block of a sweep's replicas: everything a worker needs to know, and the table it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from envs import make_spec
+from envs.automaton import Automaton
+from models import make_policy
+from models.policy import Episodes
+from testbed.objectives import Objective, make_objective
+from testbed.objectives._base import Wrapper
+from testbed.simulation.settings import Settings
+from testbed.simulation.training import Row, Training
+
+__all__ = ["CHUNK_ELEMENTS", "Part", "Setup", "compute", "per_replica_elements", "table_seed", "with_hyper_parameters"]
+
+CHUNK_ELEMENTS = 1 << 16
+"""Entries of the largest tensor touched in an update; about what stays in a core's cache."""
+_DTYPE = torch.float32
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the replicas of a part have in common; replicas that differ in any of it run one after the other.
+
+    Attributes:
+        objective: a name, a call, or an objective.
+        hyper_parameters: those that are the same for all replicas.
+        env: the environment's id.
+        model: the policy.
+        settings: the loop, without what varies from replica to replica.
+        sampled_metrics: whether the metrics of the sampled batches are recorded beside the exact ones.
+    """
+
+    objective: str | Objective
+    hyper_parameters: Mapping[str, Any]
+    env: str
+    model: str
+    settings: Mapping[str, Any]
+    sampled_metrics: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of replicas.
+
+    Attributes:
+        number: which block of the sweep.
+        setup: what its replicas share.
+        cells: number of each replica's cell.
+        seeds: number of each replica's seed.
+        master_seed: of the sweep.
+        hyper_parameters: of the objective, one value per replica.
+        learning_rates: one per replica; `None`: all have the one in `setup.settings`.
+        environment_parameters: of the environment, one mapping per replica; they change tables but no transition.
+        columns: values of the sweep's axes, one per replica, for the table.
+    """
+
+    number: int
+    setup: Setup
+    cells: tuple[int, ...]
+    seeds: tuple[int, ...]
+    master_seed: int
+    hyper_parameters: Mapping[str, tuple[float, ...]]
+    learning_rates: tuple[float, ...] | None
+    environment_parameters: tuple[Mapping[str, Any], ...]
+    columns: Mapping[str, tuple[Any, ...]]
+
+
+def compute(part: Part) -> pd.DataFrame:
+    """Train a part's replicas and return their table, one row per replica and recorded step; on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _compute(part)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compute(part: Part) -> pd.DataFrame:
+    setup = part.setup
+    tensors = {
+        name: torch.tensor(values, dtype=_DTYPE).view(-1, 1, 1) for name, values in part.hyper_parameters.items()
+    }
+    objective = with_hyper_parameters(make_objective(setup.objective), {**setup.hyper_parameters, **tensors})
+    settings = dict(setup.settings)
+    if part.learning_rates is not None:
+        settings["learning_rate"] = torch.tensor(part.learning_rates, dtype=_DTYPE)
+    loop = Settings(**settings)
+    spec = _tables(part)
+    episodes = Episodes(spec.initial_states, spec.step, spec.horizon)
+    policy = make_policy(setup.model, spec.initial_logits.to(_DTYPE), episodes)
+    training = Training(
+        objective, spec, policy, loop, part.seeds, part.master_seed, sampled_metrics=setup.sampled_metrics
+    )
+    return _frame(part, [row for row in training.run() if row is not None], loop)
+
+
+def _tables(part: Part) -> Automaton:
+    """The environment with the tables of every replica; each distinct pair of parameters and seed is built once."""
+    settings_seen: dict[str, tuple[Mapping[str, Any], list[int]]] = {}
+    for parameters, seed in zip(part.environment_parameters, part.seeds, strict=True):
+        numbers = settings_seen.setdefault(repr(parameters), (parameters, []))[1]
+        if seed not in numbers:
+            numbers.append(seed)
+    position: dict[tuple[str, int], int] = {}
+    built = []
+    for key, (parameters, numbers) in settings_seen.items():
+        position.update({(key, number): len(position) + index for index, number in enumerate(numbers)})
+        spec = make_spec(part.setup.env, **parameters)
+        built.append(spec.for_seeds([table_seed(part.master_seed, number) for number in numbers]))
+    index = torch.tensor(
+        [
+            position[repr(parameters), seed]
+            for parameters, seed in zip(part.environment_parameters, part.seeds, strict=True)
+        ]
+    )
+
+    def gathered(name: str) -> Tensor:
+        tables = [getattr(spec, name) for spec in built]
+        return (tables[0] if len(tables) == 1 else torch.cat(tables)).index_select(0, index)
+
+    return replace(built[0], **{name: gathered(name) for name in ("rewards", "success", "initial_logits")})
+
+
+def _frame(part: Part, rows: Sequence[Row], settings: Settings) -> pd.DataFrame:
+    count = len(part.cells)
+    columns: dict[str, Any] = {"cell": np.tile(np.array(part.cells, dtype=np.int64), len(rows))}
+    for name, values in part.columns.items():
+        columns[name] = list(values) * len(rows)
+    columns["seed"] = np.tile(np.array(part.seeds, dtype=np.int64), len(rows))
+    steps = np.repeat(np.array([row.step for row in rows], dtype=np.int64), count)
+    columns |= {"step": steps, "updates": steps * settings.updates_per_step}
+    for name in sorted({name for row in rows for name in row.metrics}):
+        missing = torch.full((count,), torch.nan, dtype=torch.float64)
+        metric = [row.metrics[name].double() if name in row.metrics else missing for row in rows]
+        columns[name] = torch.stack(metric).flatten().numpy()
+    return pd.DataFrame(columns)
+
+
+def with_hyper_parameters(objective: Objective, values: Mapping[str, Any]) -> Objective:
+    """The objective with other hyper-parameters; one that a wrapper does not have is looked for in its base.
+
+    Raises:
+        ConfigError: a value out of its range.
+        KeyError: neither the objective nor any it wraps has the hyper-parameter.
+    """
+    own = {item.name for item in fields(objective)}
+    mine = {name: value for name, value in values.items() if name in own}
+    rest = {name: value for name, value in values.items() if name not in own}
+    if rest:
+        if not isinstance(objective, Wrapper):
+            raise KeyError(next(iter(rest)))
+        mine["base"] = with_hyper_parameters(objective.wrapped, rest)
+    return replace(objective, **mine) if mine else objective
+
+
+def per_replica_elements(spec: Automaton, group_size: int) -> int:
+    """Entries of the largest tensor a replica touches in an update."""
+    return max(spec.states * spec.vocabulary, spec.prompts * group_size * spec.horizon)
+
+
+def table_seed(master: int, number: int) -> int:
+    """The seed of a replica's environment tables, as `simulate` draws them."""
+    # Seeds of different masters must not share tables: interleave without collisions up to 2^32 seeds.
+    return (master << 32) + number

@@ -1,0 +1,534 @@
+"""The TRL trainer: equal to TRL's own where they mean the same, and to itself however a step is split."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("trl", reason="TRL is not installed")
+pytest.importorskip("peft", reason="peft is not installed")
+
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from models.causal_lm import load_causal_lm
+from testbed.batch import TokenBatch
+from testbed.engines.trl import ObjectiveTrainer, make_advantage_estimator
+from testbed.errors import BatchError, ConfigError
+
+# Other people's warnings: about missing accelerators, model cards, and their own deprecations.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TRL_ADVANTAGE = "group_standardised(ddof=1,epsilon=0.0001)"
+# Any of these ends a response, so that a random model writes responses of many lengths.
+ENDS = list(range(2, 60))
+
+
+def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [float(sum(ids) % 7) for ids in completion_ids]
+
+
+def prompts(count: int = 16) -> Dataset:
+    return Dataset.from_dict({"prompt": [f"{number}+{number + 3}=" for number in range(count)]})
+
+
+def build(
+    objective: str | None, folder: Path, *, data: Dataset | None = None, model: Any = None, **settings: Any
+) -> GRPOTrainer:
+    """A trainer of TRL's (no objective) or ours on a tiny model; settings of ours are taken out of those of TRL."""
+    own = ("advantage", "dynamic_sampling", "overlong_cache", "rollout_func", "peft_config", "reward_funcs")
+    given = {name: settings.pop(name) for name in own if name in settings}
+    tiny, tokenizer = load_causal_lm("qwen2-0.1m")
+    model = tiny if model is None else model
+    model.generation_config.eos_token_id = ENDS
+    arguments = GRPOConfig(
+        **{
+            "output_dir": str(folder),
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "num_generations": 4,
+            "num_iterations": 2,
+            "max_completion_length": 8,
+            "max_steps": 4,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "bf16": False,
+            "use_cpu": True,
+            "gradient_checkpointing": False,
+            "disable_tqdm": True,
+            "seed": 3,
+            **settings,
+        }
+    )
+    common = {
+        "model": model,
+        "processing_class": tokenizer,
+        "args": arguments,
+        "train_dataset": prompts() if data is None else data,
+        "reward_funcs": reward,
+        **given,
+    }
+    return GRPOTrainer(**common) if objective is None else ObjectiveTrainer(objective, **common)
+
+
+def train(*arguments: Any, resume: str | None = None, **settings: Any) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
+    trainer = build(*arguments, **settings)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(trainer: GRPOTrainer) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
+
+
+def column(log: list[dict[str, Any]], name: str) -> list[Any]:
+    return [entry[name] for entry in log]
+
+
+# -- equality with TRL -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "theirs", "objective"),
+    [
+        ("dapo", {"epsilon_high": 0.28}, "dapo"),
+        ("grpo", {}, "grpo"),
+        ("grpo", {"delta": 1.2}, "grpo(dual_clip=1.2)"),
+        ("dr_grpo", {}, "dr_grpo"),
+        ("cispo", {"epsilon_high": 1.05}, "cispo(clip_high=0.05)"),
+        ("sapo", {}, "sapo"),
+        (
+            "grpo",
+            {"importance_sampling_level": "sequence", "epsilon": 0.1, "epsilon_high": 0.1},
+            "gspo(clip_low=0.1,clip_high=0.1)",
+        ),
+    ],
+)
+def test_equals_trls_own_trainer_step_for_step(
+    tmp_path: Path, loss_type: str, theirs: dict[str, Any], objective: str
+) -> None:
+    _, expected = train(None, tmp_path, loss_type=loss_type, **theirs)
+    _, actual = train(objective, tmp_path, advantage=TRL_ADVANTAGE)
+    # Single precision: losses are sums of a few terms of order one, gradient norms of 1e5.
+    for name, absolute in (("loss", 1e-6), ("grad_norm", 0.0)):
+        torch.testing.assert_close(
+            torch.tensor(column(actual, name)), torch.tensor(column(expected, name)), rtol=2e-6, atol=absolute
+        )
+    assert min(column(actual, "grad_norm")) > 1e-3
+    assert max(map(abs, column(actual, "loss"))) > 1e-3
+    assert column(actual, "update/refused") == [0.0] * 4
+
+
+def test_the_reference_penalty_equals_trls(tmp_path: Path) -> None:
+    # TRL reads the reference model from where the policy was loaded. Two iterations: at first both are the same.
+    saved = tmp_path / "model"
+    load_causal_lm("qwen2-0.1m").model.save_pretrained(saved)
+    settings = {"learning_rate": 1e-2, "data": prompts()}
+    _, expected = train(
+        None,
+        tmp_path,
+        model=load_causal_lm(str(saved), tokenizer="character").model,
+        loss_type="grpo",
+        beta=0.04,
+        use_bias_correction_kl=False,
+        **settings,
+    )
+    _, actual = train(
+        "reference_kl(base=grpo,coefficient=0.04)",
+        tmp_path,
+        model=load_causal_lm(str(saved), tokenizer="character").model,
+        advantage=TRL_ADVANTAGE,
+        **settings,
+    )
+    torch.testing.assert_close(
+        torch.tensor(column(actual, "grad_norm")), torch.tensor(column(expected, "grad_norm")), rtol=2e-6, atol=0
+    )
+    # TRL averages micro-batch means, so that its number for the penalty itself is another one.
+    assert column(actual, "kl/ref")[-1] > 1e-4
+
+
+# -- however a step is split -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "objective", ["dapo", "grpo", "dr_grpo", "gspo", "dcpo", "erc", "bapo", "kl_cov(fraction=0.2)", "entropy_bonus"]
+)
+def test_micro_batches_do_not_change_the_gradient(tmp_path: Path, objective: str) -> None:
+    # Plain SGD, so that weights after the steps are the sum of the gradients; two passes, so that ratios are not one.
+    settings = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    whole, log = train(objective, tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
+    split, split_log = train(
+        objective, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings
+    )
+    moved = (weights(whole) - weights(build(objective, tmp_path))).norm()
+    assert moved > 1e-2
+    assert (weights(whole) - weights(split)).norm() < 1e-6 * moved * 10  # single precision, four updates
+    for name in ("loss", "ratio/max", "advantage/nonzero_fraction", "entropy/mean"):
+        torch.testing.assert_close(
+            torch.tensor(column(split_log, name)), torch.tensor(column(log, name)), rtol=1e-5, atol=1e-6
+        )
+    assert log[0]["completions/max_length"] > log[0]["completions/min_length"]
+
+
+TWO_PROCESSES = """
+import sys, torch
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+import test_trl as here
+
+def fixed(prompts, trainer):
+    # What is sampled must not depend on the process: a function of prompt and place within the group.
+    completions = []
+    for index, prompt in enumerate(prompts):
+        generator = torch.Generator().manual_seed(len(prompt) * 1000 + ord(prompt[0]) * 10 + index % 4)
+        length = int(torch.randint(2, 9, (1,), generator=generator))
+        completions.append(torch.randint(60, 250, (length,), generator=generator).tolist())
+    prompt_ids = [trainer.processing_class(prompt).input_ids for prompt in prompts]
+    logprobs = [[-5.0] * len(ids) for ids in completions]
+    return {{"prompt_ids": prompt_ids, "completion_ids": completions, "logprobs": logprobs}}
+
+for objective in {objectives!r}:
+    trainer, log = here.train(objective, Path({folder!r}), per_device_train_batch_size={per_device}, rollout_func=fixed,
+        optim="sgd", learning_rate=0.5, max_grad_norm=0.0, lr_scheduler_type="constant", max_steps=2)
+    if trainer.accelerator.is_main_process:
+        results = here.weights(trainer), here.column(log, "loss"), here.column(log, "ratio/max")
+        torch.save(results, {folder!r} + f"/{{objective}}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
+    objectives = ["dapo", "dcpo", "bapo", "importance_correction"]
+    results = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        script = folder / "run.py"
+        script.write_text(
+            TWO_PROCESSES.format(
+                root=str(Path(__file__).parents[2]),
+                tests=str(Path(__file__).parent),
+                objectives=objectives,
+                folder=str(folder),
+                per_device=8 // processes // 2,
+            )
+        )
+        launch = [sys.executable]
+        if processes > 1:
+            launch += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+            launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        done = subprocess.run([*launch, str(script)], capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append({name: torch.load(folder / f"{name}.pt") for name in objectives})
+    start = weights(build("dapo", tmp_path))
+    for name in objectives:
+        (one, one_loss, one_ratio), (two, two_loss, two_ratio) = results[0][name], results[1][name]
+        gradient = (one - start).norm()
+        assert gradient > 1e-2
+        assert (one - two).norm() / gradient < 1e-6 * 2  # two updates in single precision
+        torch.testing.assert_close(torch.tensor(two_loss), torch.tensor(one_loss), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(two_ratio), torch.tensor(one_ratio), rtol=1e-5, atol=0)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    _, expected = train("erc", tmp_path)
+    _, actual = train("erc", tmp_path, gradient_checkpointing=True)
+    torch.testing.assert_close(
+        torch.tensor(column(actual, "grad_norm")), torch.tensor(column(expected, "grad_norm")), rtol=1e-6, atol=0
+    )
+
+
+def test_trains_an_adapter_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    trainer, log = train(
+        "reference_kl(base=erc)", tmp_path, peft_config=LoraConfig(r=2, target_modules=["q_proj"]), learning_rate=1e-2
+    )
+    untouched = dict(load_causal_lm("qwen2-0.1m").model.named_parameters())
+    frozen = {name.removeprefix("base_model.model."): value for name, value in trainer.model.named_parameters()}
+    assert torch.equal(frozen["model.embed_tokens.weight"], untouched["model.embed_tokens.weight"])
+    # At the first step adapter and reference agree; later the penalty sees the difference.
+    assert column(log, "kl/ref")[0] == pytest.approx(0, abs=1e-9)
+    assert column(log, "kl/ref")[-1] > 1e-8
+
+
+# -- what an objective is given --------------------------------------------------------------------------------------
+
+
+def batches_of(trainer: ObjectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list[TokenBatch]:
+    seen: list[TokenBatch] = []
+    original = ObjectiveTrainer._token_batch
+
+    def note(self: ObjectiveTrainer, *arguments: Any, **settings: Any) -> TokenBatch:
+        seen.append(original(self, *arguments, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(ObjectiveTrainer, "_token_batch", note)
+    trainer.train()
+    return seen
+
+
+@pytest.mark.parametrize(("objective", "asked"), [("erc", True), ("dapo", False)])
+def test_old_entropies_are_taken_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, asked: bool
+) -> None:
+    seen = batches_of(build(objective, tmp_path, max_steps=2, learning_rate=1e-2), monkeypatch)
+    assert [batch.old_entropies is not None for batch in seen] == [asked] * 4
+    if asked:
+        first, second = seen[0], seen[2]
+        assert first.old_entropies is not None
+        assert first.entropies is not None
+        # Before the first update the current policy is the old one; after it no longer.
+        torch.testing.assert_close(first.old_entropies, first.entropies.detach(), rtol=1e-5, atol=1e-6)
+        assert second.entropies is not None
+        assert (second.entropies - second.old_entropies).abs().max() > 1e-4
+
+
+def test_counts_are_those_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = batches_of(build("dapo", tmp_path, max_steps=1), monkeypatch)
+    assert len(seen) == 2
+    tokens = sum(int(batch.mask.sum()) for batch in seen)
+    assert [int(batch.total_tokens()) for batch in seen] == [tokens, tokens]
+    assert [int(batch.total_sequences()) for batch in seen] == [8, 8]
+    assert {batch.mask.shape[1] for batch in seen} == {8}
+
+
+def test_sampler_log_probs_reach_the_correction(tmp_path: Path) -> None:
+    def rollout(texts: list[str], trainer: Any) -> dict[str, Any]:
+        ids = [trainer.processing_class(text).input_ids for text in texts]
+        completions = [[70 + index, 80, 2] for index in range(len(texts))]
+        # One number is missing, as vLLM has it now and then.
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": [[-9.0, None, -9.0] for _ in texts]}
+
+    _, log = train("importance_correction(cap=2)", tmp_path, rollout_func=rollout, max_steps=1)
+    # A random model gives every token about 1/259, log -5.56: the sampler's -9 is -3.44 below, and the weight
+    # e^3.44 = 31 is cut to 2. The missing number counts as agreement, weight 1: (2 + 1 + 2)/3.
+    assert column(log, "sampler/weight_mean")[0] == pytest.approx(5 / 3, rel=1e-6)
+    assert column(log, "kl/sampler")[0] == pytest.approx(2 / 3 * (-9 + math.log(259)), rel=0.05)
+
+
+def test_advantages_follow_the_prompt_across_visits(tmp_path: Path) -> None:
+    # Two prompts, rewards that do not depend on the model: on the second visit dcpo's estimator remembers the first.
+    def by_place(completion_ids: list[list[int]], trainer_state: Any, **_: Any) -> list[float]:
+        shift = 10 if trainer_state.global_step else 0
+        return [float(shift + index % 4) for index in range(len(completion_ids))]
+
+    trainer, log = train("dcpo", tmp_path, data=prompts(2), reward_funcs=by_place, num_iterations=1, max_steps=2)
+    estimator = make_advantage_estimator("smooth_standardised")
+    rewards = torch.tensor([[0.0, 1, 2, 3]] * 2)
+    estimator(rewards)
+    estimator(rewards + 10)
+    expected = estimator.state_dict()  # type: ignore[attr-defined]
+    for name, value in trainer._estimate.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=0)  # float32
+    # Visit 2: the blend is not centred, as all rewards are above what was seen before.
+    assert column(log, "advantage/mean")[1] != pytest.approx(0, abs=1e-3)
+
+
+def test_dynamic_sampling_replaces_constant_groups(tmp_path: Path) -> None:
+    def only_long_prompts_vary(prompts: list[str], **_: Any) -> list[float]:
+        return [float(index % 2) if len(prompt) > 4 else 1.0 for index, prompt in enumerate(prompts)]
+
+    settings = {"reward_funcs": only_long_prompts_vary, "max_steps": 2, "num_iterations": 1}
+    _, plain = train("dapo", tmp_path, **settings)
+    _, log = train("dapo", tmp_path, dynamic_sampling=8, **settings)
+    assert max(column(plain, "group/zero_variance_fraction")) > 0
+    assert column(log, "group/zero_variance_fraction") == [0.0, 0.0]
+    assert column(log, "group/informative_fraction") == [1.0, 1.0]
+    assert max(column(log, "group/rounds")) > 1
+
+
+def test_dynamic_sampling_gives_up_when_the_prompts_are_used_up(tmp_path: Path) -> None:
+    _, log = train(
+        "dapo", tmp_path, dynamic_sampling=50, reward_funcs=lambda prompts, **_: [1.0] * len(prompts), max_steps=1
+    )
+    # 16 prompts, two groups a round.
+    assert column(log, "group/rounds") == [8.0]
+    assert column(log, "group/informative_fraction") == [0.0]
+    assert column(log, "grad_norm") == [0.0]
+
+
+def test_overlong_responses_are_punished(tmp_path: Path) -> None:
+    def rollout(texts: list[str], trainer: Any) -> dict[str, Any]:
+        ids = [trainer.processing_class(text).input_ids for text in texts]
+        completions = [[70] * (2 + 2 * (index % 4)) for index in range(len(texts))]
+        return {
+            "prompt_ids": ids,
+            "completion_ids": completions,
+            "logprobs": [[-5.0] * len(row) for row in completions],
+        }
+
+    _, log = train(
+        "dapo",
+        tmp_path,
+        overlong_cache=4,
+        rollout_func=rollout,
+        reward_funcs=lambda prompts, **_: [1.0] * len(prompts),
+        max_steps=1,
+    )
+    # Lengths 2, 4, 6, 8 of at most 8 with a ramp over the last 4: punishments 0, 0, -1/2, -1.
+    assert column(log, "rewards/overlong/mean") == [-0.375]
+    assert column(log, "reward/mean") == [0.625]
+
+
+def test_a_group_that_cannot_be_scored_is_left_out(tmp_path: Path) -> None:
+    def sometimes(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+        return [None if index == 0 else float(index % 3) for index in range(len(completion_ids))]
+
+    _, log = train("grpo", tmp_path, reward_funcs=sometimes, max_steps=1)
+    assert column(log, "group/unscorable_fraction") == [0.5]
+    # The four responses of the other group have rewards 1, 2, 0, 1: two of them differ from the mean.
+    assert column(log, "advantage/nonzero_fraction") == [0.25]
+
+
+# -- bad batches -----------------------------------------------------------------------------------------------------
+
+
+def poisoned(trainer: ObjectiveTrainer, step: int) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
+    """Weights before and after the given step, and the log."""
+    history = [weights(trainer).clone()]
+    original = trainer._maybe_log_save_evaluate
+
+    def note(*arguments: Any, **settings: Any) -> None:
+        history.append(weights(trainer).clone())
+        original(*arguments, **settings)
+
+    trainer._maybe_log_save_evaluate = note
+    trainer.train()
+    return history[step - 1], history[step], [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("objective", ["dapo", "bapo"])
+def test_nan_in_the_model_never_reaches_the_weights(tmp_path: Path, objective: str) -> None:
+    trainer = build(objective, tmp_path)
+
+    def spoil(module: Any, arguments: Any, output: Any) -> Any:
+        # The third forward pass with a gradient is the first of the second step.
+        if torch.is_grad_enabled() and trainer._step == 2:
+            output.last_hidden_state = output.last_hidden_state * math.nan
+        return output
+
+    trainer.model.base_model.register_forward_hook(spoil)
+    before, after, log = poisoned(trainer, 2)
+    assert torch.equal(before, after)
+    assert column(log, "update/refused") == [0.0, 1.0, 0.0, 0.0]
+    assert torch.isfinite(weights(trainer)).all()
+    assert not torch.equal(after, weights(trainer))
+
+
+def test_infinite_rewards_count_as_none(tmp_path: Path) -> None:
+    def exploding(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [math.inf if index == 5 else float(index) for index in range(len(completion_ids))]
+
+    trainer, log = train("dapo", tmp_path, reward_funcs=exploding, max_steps=1)
+    assert column(log, "group/unscorable_fraction") == [0.5]
+    assert column(log, "advantage/nonzero_fraction") == [0.5]
+    assert torch.isfinite(weights(trainer)).all()
+
+
+def test_a_step_without_a_token_is_refused(tmp_path: Path) -> None:
+    trainer = build("dapo", tmp_path, mask_truncated_completions=True, max_completion_length=1, max_steps=1)
+    trainer.eos_token_ids = [1]
+    trainer.generation_config.eos_token_id = [1]
+    before, after, log = poisoned(trainer, 1)
+    assert torch.equal(before, after)
+    assert column(log, "update/refused") == [1.0]
+
+
+def test_rejects_a_token_the_model_does_not_have(tmp_path: Path) -> None:
+    def rollout(texts: list[str], trainer: Any) -> dict[str, Any]:
+        ids = [trainer.processing_class(text).input_ids for text in texts]
+        return {"prompt_ids": ids, "completion_ids": [[259]] * len(texts), "logprobs": [[-5.0]] * len(texts)}
+
+    trainer = build("dapo", tmp_path, rollout_func=rollout)
+    with pytest.raises(BatchError, match="token id 259; expected ids below the model's vocabulary of 259"):
+        trainer.train()
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checkpoint", [3, 5])
+def test_a_resumed_run_continues_with_the_same_numbers(tmp_path: Path, checkpoint: int) -> None:
+    # Four prompts: an epoch is two generations of two updates. Step 3 is in the middle of a generation, step 5 in the
+    # second epoch.
+    settings = {"data": prompts(4), "max_steps": 7, "save_strategy": "steps", "save_steps": 1, "dynamic_sampling": 2}
+    whole, expected = train("dcpo", tmp_path, **settings)
+    resumed, actual = train("dcpo", tmp_path, resume=str(tmp_path / f"checkpoint-{checkpoint}"), **settings)
+    later = [entry for entry in actual if entry["step"] > checkpoint]
+    assert len(later) == 7 - checkpoint
+    for name in ("loss", "grad_norm", "reward", "advantage/mean", "ratio/max"):
+        kept = [entry[name] for entry in expected[checkpoint:] if name in entry]
+        assert [entry[name] for entry in later if name in entry] == kept
+    assert torch.equal(weights(whole), weights(resumed))
+    state, other = whole._estimate.state_dict(), resumed._estimate.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_rejects_a_checkpoint_of_another_objective(tmp_path: Path) -> None:
+    train("dapo", tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer = build("grpo", tmp_path)
+    with pytest.raises(ConfigError, match=r"checkpoint-1 belongs to dapo with .*; this run is grpo with"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_rejects_a_checkpoint_of_another_trainer(tmp_path: Path) -> None:
+    train(None, tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer = build("dapo", tmp_path)
+    with pytest.raises(ConfigError, match=r"checkpoint-1 has no objective\.json"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_a_checkpoint_names_its_objective(tmp_path: Path) -> None:
+    train("erc(base=gppo)", tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    label = json.loads((tmp_path / "checkpoint-1" / "objective.json").read_text())
+    assert label == {"objective": "erc(base=gppo)", "advantage": "group_standardised"}
+
+
+def test_a_memory_of_prompts_survives_another_order_of_the_data(tmp_path: Path) -> None:
+    names = {"prompt": ["1+1=", "2+2=", "3+3="], "prompt_id": ["a", "b", "c"]}
+    trainer = build("dcpo", tmp_path, data=Dataset.from_dict(names))
+    state = {"visits": torch.tensor([5.0, 7.0])}
+    # Saved when the data set was c, a and a fourth prompt that is gone; the fourth had not been seen.
+    assert trainer._renumbered(["c", "a", "gone"], state)["visits"].tolist() == [7.0, 0.0, 5.0]
+
+
+# -- contradictions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "message"),
+    [
+        ("dapo", {"epsilon": 0.1}, r"epsilon=0\.1 would have no effect: the loss is dapo"),
+        ("dapo", {"loss_type": "grpo"}, "loss_type='grpo' would have no effect"),
+        ("dapo", {"scale_rewards": "none"}, "scale_rewards='none' would have no effect"),
+        ("dapo", {"beta": 0.04}, r"Use reference_kl\(base=dapo,coefficient=0\.04\)"),
+        ("dapo", {"steps_per_generation": 3}, "not a multiple of gradient_accumulation_steps=2"),
+        ("importance_correction", {}, "corrects for a sampler with other probabilities"),
+        ("dapo", {"data": prompts().select([])}, "train_dataset is empty"),
+        ("dapo", {"data": prompts().to_iterable_dataset(), "dynamic_sampling": 2}, "streamed data set"),
+        ("dcpo", {"data": prompts().to_iterable_dataset()}, "streamed data set"),
+        ("dapo", {"advantage": "group_centred(epsilon=1)"}, "group_centred has no parameter 'epsilon'"),
+        ("dapo", {"overlong_cache": 9}, "cache is 9 for a max_length of 8"),
+        (
+            "dapo",
+            {"dynamic_sampling": 2, "per_device_train_batch_size": 2, "steps_per_generation": 6},
+            None,
+        ),
+    ],
+)
+def test_rejects_contradictions(tmp_path: Path, objective: str, settings: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        build(objective, tmp_path, **settings)
+        return
+    with pytest.raises(ConfigError, match=message):
+        build(objective, tmp_path, **settings)
