@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install verify test unit check lint format types contracts spelling clean
+.PHONY: help install llm verify test unit check lint format types contracts spelling clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,6 +28,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	@touch $@
+
+llm: $(INSTALLED)-llm  ## Install TRL and what it needs as well; the tests against it run then instead of being skipped.
+
+$(INSTALLED)-llm: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,llm]'
 	@touch $@
 
 verify: $(INSTALLED)  ## Judge every claim of the quick tier; print the verdicts and the report's path.

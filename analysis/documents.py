@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.claims import claim_names, get_claim
+from analysis.docs_objectives import objectives_page
 from analysis.ledger import ledger_page
 from testbed.diagnostics import glossary_table
 from testbed.errors import ConfigError
@@ -51,6 +52,9 @@ def metrics_page() -> str:
 def claims_page() -> str:
     """The ledger."""
     return ledger_page()
+
+
+document("docs/objectives.md")(objectives_page)
 
 
 def render(name: str) -> tuple[Path, str]:

@@ -71,7 +71,7 @@ def gradient_weight_curves(objective: str | Objective) -> list[Curve]:
     Example:
         >>> ppo, sapo = gradient_weight_curves("sapo")
         >>> float(ppo.positive[160]), round(float(sapo.positive[160]), 4)  # r = 2.00625: 0, and r·sech²((r-1)/2)
-        (0.0, 1.5733)
+        (-0.0, 1.5732)
     """
     chosen = make_objective(objective)
     reference = _curve(make_objective("ppo"), "ppo, for comparison", _USUAL)
@@ -105,8 +105,9 @@ def gradient_weight_figure(objective: str | Objective) -> Figure:
     )
     for axes in figure.axes:
         axes.set_xlim(0, LARGEST_RATIO)
+        # A penalty can point against A, and without limit where the ratio vanishes.
         low = min(0.0, *(float(np.nanmin([curve.positive, curve.negative])) for curve in curves))
-        axes.set_ylim(1.05 * low - 0.1, LARGEST_RATIO)
+        axes.set_ylim(max(low, -1.0) - 0.1, LARGEST_RATIO)
     return figure
 
 

@@ -225,6 +225,17 @@ def calibrate(
 
 
 @app.command()
+def conformance(
+    engine: Annotated[str, typer.Option(help="The installed engine whose own loss functions are run: trl or verl.")],
+    seed: Seed = 0,
+) -> None:
+    """Compare our losses and gradients with an engine's own, on the same random batches."""
+    from testbed.engines.conformance import conformance_table, format_conformance
+
+    typer.echo(format_conformance(conformance_table(engine, seed=seed)))
+
+
+@app.command()
 def theory() -> None:
     """Every closed-form prediction beside its measurement by another route; exit with 1 when one does not hold."""
     from analysis.theory import predictions

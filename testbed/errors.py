@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BatchError", "ConfigError", "RunExistsError", "TestbedError", "UnknownNameError"]
+__all__ = ["BatchError", "ConfigError", "RunExistsError", "StorageError", "TestbedError", "UnknownNameError"]
 
 
 _LISTED = 40
@@ -32,6 +32,10 @@ class ConfigError(TestbedError, ValueError):
 
 class RunExistsError(TestbedError, FileExistsError):
     """The output folder already holds another run; nothing was written."""
+
+
+class StorageError(TestbedError, OSError):
+    """A file cannot be written, is damaged, or belongs to something else; nothing was overwritten."""
 
 
 class UnknownNameError(TestbedError, KeyError):

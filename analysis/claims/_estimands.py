@@ -18,10 +18,13 @@ __all__ = [
     "between",
     "contrast",
     "difference",
+    "drawdown",
     "final",
     "happens",
     "in_order",
     "largest",
+    "quotient",
+    "relative_change",
     "roughness",
     "slope",
     "time_to",
@@ -69,12 +72,36 @@ def largest(metric: str) -> Measure:
     return Measure(f"largest {metric} of any step", lambda run: _over_steps(np.nanmax, run[metric][1:]))
 
 
+def drawdown(metric: str) -> Measure:
+    """How far the metric ever falls below the largest value it had before; 0 where it never falls."""
+    return Measure(
+        f"largest fall of {metric} below its best so far",
+        lambda run: (np.maximum.accumulate(run[metric], axis=0) - run[metric]).max(0),
+    )
+
+
+def rise(metric: str) -> Measure:
+    """How far the metric ever rises above its value before training; 0 where it never does."""
+    return Measure(f"largest rise of {metric} above its start", lambda run: (run[metric] - run[metric][0]).max(0))
+
+
 def roughness(metric: str) -> Measure:
     """Standard deviation of the metric's second difference over the steps: a straight line has none."""
     return Measure(
         f"standard deviation of the second difference of {metric} over the steps",
         lambda run: np.diff(run[metric][1:], n=2, axis=0).std(0),
     )
+
+
+def relative_change(metric: str, quantile: float | None = None) -> Measure:
+    """|log(next/this)| of a positive metric from step to step: its mean, or a quantile, over the steps."""
+
+    def read(run: Trajectories) -> Array:
+        changes = np.abs(np.diff(np.log(run[metric][1:]), axis=0))
+        return changes.mean(0) if quantile is None else np.quantile(changes, quantile, axis=0)
+
+    of = "mean" if quantile is None else f"{quantile:g} quantile"
+    return Measure(f"{of} of |log ratio of {metric} between successive steps|", read)
 
 
 def at_matched(metric: str, matched: str, level: float) -> Measure:
@@ -96,6 +123,14 @@ def at_matched(metric: str, matched: str, level: float) -> Measure:
         return np.where(reached.any(0), found, np.nan)
 
     return Measure(f"{metric} where {matched} first reaches {level:g}", read)
+
+
+def quotient(numerator: Measure, denominator: Measure) -> Measure:
+    """One measure of an arm divided by another of the same arm, seed by seed."""
+    return Measure(
+        f"({numerator.description}) / ({denominator.description})",
+        lambda run: numerator.read(run) / denominator.read(run),
+    )
 
 
 def slope(metric: str) -> Measure:

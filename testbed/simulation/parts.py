@@ -16,7 +16,6 @@ from envs.automaton import Automaton
 from models import make_policy
 from models.policy import Episodes
 from testbed.objectives import Objective, make_objective
-from testbed.objectives._base import Wrapper
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
 
@@ -157,9 +156,10 @@ def with_hyper_parameters(objective: Objective, values: Mapping[str, Any]) -> Ob
     mine = {name: value for name, value in values.items() if name in own}
     rest = {name: value for name, value in values.items() if name not in own}
     if rest:
-        if not isinstance(objective, Wrapper):
+        base = getattr(objective, "base", None)
+        if not isinstance(base, Objective):
             raise KeyError(next(iter(rest)))
-        mine["base"] = with_hyper_parameters(objective.wrapped, rest)
+        mine["base"] = with_hyper_parameters(base, rest)
     return replace(objective, **mine) if mine else objective
 
 

@@ -17,12 +17,14 @@ from models import Episodes, make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
-from testbed.simulation.parts import CHUNK_ELEMENTS, per_replica_elements, table_seed
+from testbed.simulation.parts import CHUNK_ELEMENTS as _CHUNK_ELEMENTS
+from testbed.simulation.parts import per_replica_elements, table_seed
 from testbed.simulation.run import Run, environment_facts
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
 
 __all__ = ["SimulationWarning", "simulate"]
+
 
 class SimulationWarning(UserWarning):
     """The run is valid but cannot show what it was probably made to show."""
@@ -167,7 +169,7 @@ def _initial_logits(spec: Automaton, initial: Tensor | None, numbers: list[int])
 
 
 def _chunk_size(spec: Automaton, settings: Settings, seeds: int) -> int:
-    return max(1, min(seeds, CHUNK_ELEMENTS // per_replica_elements(spec, settings.group_size)))
+    return max(1, min(seeds, _CHUNK_ELEMENTS // per_replica_elements(spec, settings.group_size)))
 
 
 def _has_tensor(objective: Objective) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the dev extra")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed; it is in the dev extra"
+    )
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=CHROMIUM,
@@ -97,7 +100,8 @@ def test_the_keyboard_reaches_the_filters_and_shows_where_it_is(page: Page) -> N
         page.keyboard.press("Tab")
         focused: dict[str, Any] = page.evaluate(
             """(() => { const e = document.activeElement, s = getComputedStyle(e);
-                return {tag: e.tagName, name: e.name || '', outline: parseFloat(s.outlineWidth), style: s.outlineStyle}; })()"""
+                return {tag: e.tagName, name: e.name || '',
+                        outline: parseFloat(s.outlineWidth), style: s.outlineStyle}; })()"""
         )
         seen.append(focused["name"] or focused["tag"])
         assert focused["style"] != "none"
@@ -119,14 +123,18 @@ def test_text_contrast_is_at_least_aa(page: Page) -> None:
             const parse = c => { const m = c.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
             const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
             const background = e => { for (; e; e = e.parentElement) {
-                const c = parse(getComputedStyle(e).backgroundColor); if (c[3] > 0.99) return c; } return [255, 255, 255]; };
+                const c = parse(getComputedStyle(e).backgroundColor);
+                if (c[3] > 0.99) return c; }
+                return [255, 255, 255]; };
             const bad = [];
-            for (const e of document.querySelectorAll('h1,h2,h3,h4,h5,p,td,th,dt,dd,a,button,select,label,code,pre,output,span')) {
+            const texts = 'h1,h2,h3,h4,h5,p,td,th,dt,dd,a,button,select,label,code,pre,output,span';
+            for (const e of document.querySelectorAll(texts)) {
                 const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
                 if (!own || !e.offsetParent) continue;
                 const s = getComputedStyle(e), a = luminance(parse(s.color)), b = luminance(background(e));
                 const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-                if (contrast < (parseFloat(s.fontSize) >= 24 ? 3 : 4.5)) bad.push([e.tagName, e.textContent.slice(0, 30), contrast]);
+                const least = parseFloat(s.fontSize) >= 24 ? 3 : 4.5;
+                if (contrast < least) bad.push([e.textContent.slice(0, 30), contrast]);
             }
             return bad;
         })()"""
@@ -137,7 +145,7 @@ def test_text_contrast_is_at_least_aa(page: Page) -> None:
 def test_headings_descend_without_gaps(page: Page) -> None:
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(e => Number(e.tagName[1]))")
     assert levels[0] == 1
-    assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
 
 
 def test_works_without_javascript(browser: Browser, report: Path) -> None:

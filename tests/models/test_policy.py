@@ -297,7 +297,7 @@ def test_bad_settings(name: str, logits: Tensor, message: str) -> None:
 
 def test_an_unknown_model_is_told_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'transformer'"):
-        make_policy("transfomer", torch.zeros(1, 2, 2))
+        make_policy("transfrmer", torch.zeros(1, 2, 2))
 
 
 def test_a_prompt_outside_the_embedding_is_an_error() -> None:
