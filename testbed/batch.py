@@ -167,11 +167,13 @@ class TokenBatch:
 
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
+        # Facts of the mask: found out once here, and not again for each policy.
+        _ = self.width, self.lengths
         other = self._twin()
         other.__dict__.pop("_graph", None)
         for name, value in (("log_probs", log_probs), ("entropies", entropies)):
             if value is not None:
-                object.__setattr__(other, name, _zero_where(~self.mask, value) if self._has_padding else value)
+                object.__setattr__(other, name, _zero_where(self._padding, value) if self._has_padding else value)
         return other
 
     def trimmed(self) -> TokenBatch:
@@ -187,7 +189,7 @@ class TokenBatch:
                 value = getattr(self, name)
                 if value is not None:
                     object.__setattr__(other, name, value[..., : self.width])
-            for name in ("lengths", "width"):
+            for name in ("lengths", "width", "_padding", "_has_padding"):
                 other.__dict__.pop(name, None)
         return other
 
@@ -210,8 +212,12 @@ class TokenBatch:
     # -- validation ------------------------------------------------------------------------------------------
 
     @cached_property
+    def _padding(self) -> Tensor:
+        return ~self.mask
+
+    @cached_property
     def _has_padding(self) -> bool:
-        return not bool(self.mask.all())
+        return bool(self._padding.any())
 
     def _check_mask(self) -> None:
         log_probs, mask = self.log_probs, self.mask
@@ -257,7 +263,7 @@ class TokenBatch:
         if name not in _DIFFERENTIABLE:
             value = value.detach()
         if self._has_padding:
-            value = _zero_where(~self.mask, value)
+            value = _zero_where(self._padding, value)
         if not bool(torch.isfinite(value.detach()).all()):
             raise BatchError(
                 f"{name} holds NaN or infinity at a response token; expected finite numbers. "

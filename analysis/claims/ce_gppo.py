@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims._claim import ExactClaim, Falsifier, Null, RecordedVerdict, StatisticalClaim, Tuning, register
+from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
 from analysis.claims._estimands import (
     Estimand,
     at_matched,

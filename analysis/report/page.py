@@ -15,6 +15,7 @@ from analysis.report import figures, formatting
 from analysis.report.comparison import compare_runs
 from analysis.report.results import VERDICTS, load_results
 from testbed.errors import ConfigError
+from testbed.simulation.run import environment_facts
 
 __all__ = ["write_report"]
 
@@ -90,6 +91,7 @@ def _view(results: Mapping[str, Any]) -> dict[str, Any]:
     verdicts = [*VERDICTS, *sorted(set(counts) - set(VERDICTS))]
     return {
         "run": results["run"],
+        "other_version": _other_version(results["run"]),
         "claims": claims,
         "papers": papers,
         "verdicts": verdicts,
@@ -100,6 +102,21 @@ def _view(results: Mapping[str, Any]) -> dict[str, Any]:
         "unrecorded": [claim for claim in claims if claim["recorded"] is None],
         "anchors": {claim["id"]: claim["anchor"] for claim in claims},
     }
+
+
+def _other_version(run: Mapping[str, Any]) -> str | None:
+    """What is different when the results were written by another version, or None."""
+    versions = run.get("versions") or {}
+    written = versions.get("policy-objective-testbed")
+    if formatting.is_missing(written):
+        return "The results do not say which version wrote them; fields this version does not know are left out."
+    current = environment_facts()["policy-objective-testbed"]
+    if written == current:
+        return None
+    return (
+        f"The results were written by version {written}, this page by version {current}: claims and their settings may "
+        "have changed in between, and fields this version does not know are left out."
+    )
 
 
 def _anchor(name: str, taken: set[str]) -> str:

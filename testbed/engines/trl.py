@@ -6,6 +6,7 @@ same object that trained a bandit trains a transformers model here, on one proce
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -13,7 +14,7 @@ import json
 import logging
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -111,6 +112,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         advantage: estimator, a name or `name(key=value,…)`; `None`: the objective's own.
         dynamic_sampling: rounds of sampling a batch may take until all its groups are informative; 1: none is
             replaced. See `testbed.sampling.collect_groups`. Further prompts are drawn at random from the data set.
+        routing_replay: for a mixture of experts: send every token to the experts the old policy chose (R2). Needs an
+            old-policy pass, that is several updates per generation; without one there is nothing to replay.
         overlong_cache: L_cache of DAPO's soft overlong punishment, with `max_completion_length` as L_max; `None`: no
             punishment. Overlong filtering is TRL's `mask_truncated_completions`.
         **trl: every other argument of `GRPOTrainer`.
@@ -130,6 +133,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         advantage: str | None = None,
         dynamic_sampling: int = 1,
         overlong_cache: int | None = None,
+        routing_replay: bool = False,
         **trl: Any,
     ) -> None:
         if GRPOTrainer is object:
@@ -138,7 +142,14 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         self.advantage = advantage or self.objective.advantage
         self._estimate: Any = make_advantage_estimator(self.advantage)
         self._rounds = dynamic_sampling
+        self._replays = routing_replay
         _check_settings(self.objective, args, trl.get("rollout_func"))
+        if routing_replay and (args.gradient_checkpointing or dynamic_sampling > 1):
+            raise ConfigError(
+                "routing_replay holds the choice of experts during one forward pass over one batch; it does not go with "
+                "gradient_checkpointing, which repeats the pass, nor with dynamic_sampling, which joins batches. Switch "
+                "those off"
+            )
 
         reward_funcs = list(reward_funcs) if isinstance(reward_funcs, Sequence) else [reward_funcs]
         if overlong_cache is not None:
@@ -203,12 +214,34 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **settings: Any) -> Any:
         # The first pass over freshly sampled tokens is the old policy's; one for the reference may follow.
-        wanted = "old_entropies" in self.objective.needs and model is self.model
-        if self._sampled is None or not wanted or "old_entropies" in self._sampled:
+        sampled = self._sampled
+        if sampled is None or "old_pass" in sampled or model is not self.model:
             return super()._get_per_token_logps_and_entropies(model, *arguments, **settings)
-        results = super()._get_per_token_logps_and_entropies(model, *arguments, **settings, compute_entropy=True)
-        self._sampled["old_entropies"] = results[1]
+        sampled["old_pass"] = torch.tensor(True)
+        settings["compute_entropy"] = "old_entropies" in self.objective.needs
+        with self._recording(sampled):
+            results = super()._get_per_token_logps_and_entropies(model, *arguments, **settings)
+        if results[1] is not None:
+            sampled["old_entropies"] = results[1]
         return results
+
+    @contextlib.contextmanager
+    def _recording(self, sampled: dict[str, Tensor]) -> Iterator[None]:
+        if not self._replays:
+            yield
+            return
+        from models.causal_lm import record_routing
+
+        with record_routing(self.accelerator.unwrap_model(self.model)) as routing:
+            yield
+        sampled["experts"] = routing.experts
+
+    def _replaying(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        if "experts" not in inputs:
+            return contextlib.nullcontext()
+        from models.causal_lm import replay_routing
+
+        return replay_routing(self.accelerator.unwrap_model(self.model), inputs["experts"])
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not self.model.training:
@@ -234,8 +267,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         output["rewards"] = sampled["rewards"][here]
         numbers = [self._prompt_numbers.get(row.get("prompt_id"), -1) for row in inputs]
         output["prompt_number"] = torch.tensor(numbers, device=self.accelerator.device)
-        if "old_per_token_logps" in output and "old_entropies" in sampled:
-            output["old_entropies"] = sampled["old_entropies"]
+        if "old_per_token_logps" in output:
+            output |= {name: sampled[name] for name in ("old_entropies", "experts") if name in sampled}
         return output
 
     def _sample_until_informative(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -366,15 +399,16 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     def _score(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities, entropies and, for a mixture of experts with one, the auxiliary loss."""
         images = {name: inputs[name] for name in _image_arguments() if name in inputs}
-        scored: tuple[Tensor, Tensor, Tensor | None] = self._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            inputs["completion_ids"].size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-            **images,
-        )
+        with self._replaying(inputs):
+            scored: tuple[Tensor, Tensor, Tensor | None] = self._get_per_token_logps_and_entropies(
+                model,
+                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+                inputs["completion_ids"].size(1),
+                compute_entropy=True,
+                compute_aux_loss=self.aux_loss_enabled,
+                **images,
+            )
         return scored
 
     def _token_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ def grid(name: str, low: float, high: float, count: int, *, logarithmic: bool = 
     return tuple(float(f"{value:.12g}") for value in spaced)
 
 
-def sobol(ranges: Sequence[Range], samples: int, seed: int) -> list[Mapping[str, float]]:
+def sobol(ranges: Sequence[Range], samples: int, seed: int) -> list[dict[str, float]]:
     """Scrambled Sobol points in the box of `ranges`; the first ones stay the same when more are asked for.
 
     Args:

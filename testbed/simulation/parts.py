@@ -127,7 +127,12 @@ def _tables(part: Part) -> Automaton:
         tables = [getattr(spec, name) for spec in built]
         return (tables[0] if len(tables) == 1 else torch.cat(tables)).index_select(0, index)
 
-    return replace(built[0], **{name: gathered(name) for name in ("rewards", "success", "initial_logits")})
+    return replace(
+        built[0],
+        rewards=gathered("rewards"),
+        success=gathered("success"),
+        initial_logits=gathered("initial_logits"),
+    )
 
 
 def _frame(part: Part, rows: Sequence[Row], settings: Settings) -> pd.DataFrame:

@@ -58,7 +58,8 @@ class Run:
 
     def final(self) -> pd.DataFrame:
         """The rows of the last step."""
-        return self.table.loc[self.table["step"] == self.table["step"].max()]
+        last: pd.DataFrame = self.table[self.table["step"] == self.table["step"].max()]
+        return last
 
 
 def free_folder(path: str | Path) -> Path:

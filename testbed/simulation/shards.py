@@ -122,8 +122,8 @@ def run_sweep(
         mine = [part for part in sweep.parts() if chosen.takes(part.number)]
         if not resume and any(part.number in done for part in mine):
             raise RunExistsError(
-                f"{folder} already holds blocks of this sweep's shard {chosen.number}/{chosen.of}; continue with resume, "
-                "or choose another out"
+                f"{folder} already holds blocks of this sweep's shard {chosen.number}/{chosen.of}; continue with "
+                "resume, or choose another out"
             )
         for number, table in _computed([part for part in mine if part.number not in done], workers, backend):
             _write_part(folder, sweep.fingerprint, number, table)
@@ -151,8 +151,8 @@ def merge(folders: Sequence[str | Path], out: str | Path | None = None) -> Run:
     for folder, (other, _, _) in described:
         if other != fingerprint:
             raise StorageError(
-                f"{folder} holds another sweep than {first} (fingerprints {other[:8]} and {fingerprint[:8]}); merge only "
-                "shards of one sweep"
+                f"{folder} holds another sweep than {first} (fingerprints {other[:8]} and {fingerprint[:8]}); merge "
+                "only shards of one sweep"
             )
         for number, path in _finished(folder, fingerprint).items():
             if number in found and found[number].name != path.name:

@@ -163,7 +163,7 @@ class Sweep:
         """Every cell's values by axis; the first axis varies slowest, Sobol points after all grids."""
         ranges = [axis for axis in self.axes if isinstance(axis, Range)]
         grids = [[{axis.name: value} for value in axis.values] for axis in self.axes if isinstance(axis, Axis)]
-        points = [dict(point) for point in sobol(ranges, self.samples or 1, self.seed)] if ranges else [{}]
+        points = sobol(ranges, self.samples or 1, self.seed) if ranges else [{}]
         cells = []
         for combination in itertools.product(*grids, points):
             merged = {name: value for item in combination for name, value in item.items()}

@@ -14,6 +14,7 @@ import pytest
 from analysis.report import compare_runs, formatting, write_report
 from analysis.report.figures import GLYPH_WIDTH, glyph
 from testbed.errors import ConfigError
+from testbed.simulation.run import environment_facts
 
 PAPERS = ["DCPO", "ERC", "CE-GPPO", "BAPO", "SAPO"]
 VERDICTS = ["reproduced", "refuted", "inconclusive", "broken", "vacuous"]
@@ -384,3 +385,26 @@ def test_glyph_puts_the_interval_on_its_side_of_the_threshold() -> None:
 def test_glyph_is_absent_where_there_is_nothing_to_draw() -> None:
     assert glyph({"estimate": math.nan, "threshold": 0.2, "direction": "greater"}) is None
     assert glyph({"estimate": 0.1, "threshold": None, "direction": "greater"}) is None
+
+
+@pytest.mark.parametrize(
+    ("versions", "sentence"),
+    [
+        ({"policy-objective-testbed": "0.0.1"}, "written by version 0.0.1, this page by version"),
+        ({}, "do not say which version wrote them"),
+    ],
+)
+def test_results_of_another_version_are_readable_and_say_so(
+    tmp_path: Path, versions: dict[str, str], sentence: str
+) -> None:
+    content = {"run": {"versions": versions}, "claims": [synthetic_claim(0)]}
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert sentence in page
+    assert content["claims"][0]["title"] in page
+
+
+def test_results_of_this_version_say_nothing_about_versions(tmp_path: Path) -> None:
+    content = {"run": {"versions": environment_facts()}, "claims": [synthetic_claim(0)]}
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    assert "this page by version" not in write_report(tmp_path).read_text(encoding="utf-8")
