@@ -266,30 +266,42 @@ def _is_held_out(expression: str) -> bool:
     return hashlib.sha256(expression.encode()).digest()[0] % 5 == 0
 
 
-_PARENTHESES = re.compile(r"\((-?[0-9]+)([+-])(-?[0-9]+)\)")
-_PRODUCT = re.compile(r"([0-9]+)(\*)(-?[0-9]+)")
-_SUM = re.compile(r"^(-?[0-9]+)([+-])([0-9]+)")
+# In order of precedence: a sum in parentheses, a product, the first sum.
+_OPERATIONS = [
+    re.compile(r"(?<=\()(-?[0-9]+)([+-])([0-9]+)"),
+    re.compile(r"([0-9]+)(\*)(-?[0-9]+)"),
+    re.compile(r"^(-?[0-9]+)([+-])([0-9]+)"),
+]
+_WRAPPED = re.compile(r"\((-?[0-9]+)\)")
 
 
 def worked_solution(expression: str) -> str:
     r"""The expression reduced by one operation a line, then `####` and the value.
 
+    A number of two digits is added to or taken from another in two steps, its tens first: small models learn that
+    much sooner.
+
     >>> worked_solution("7*(3-5)")
     '7*-2\n#### -14'
-    >>> worked_solution("3-12+5")
-    '-9+5\n#### -4'
+    >>> worked_solution("37+46")
+    '37+40+6\n77+6\n#### 83'
 
     Raises:
         ConfigError: the text is not an expression of whole numbers, `+`, `-`, `*` and flat parentheses.
     """
     steps = [expression]
     while not re.fullmatch(r"-?[0-9]+", steps[-1]):
-        operation = next((found for rule in (_PARENTHESES, _PRODUCT, _SUM) if (found := rule.search(steps[-1]))), None)
+        operation = next((found for rule in _OPERATIONS if (found := rule.search(steps[-1]))), None)
         if operation is None:
             raise ConfigError(f"cannot work out {expression!r}; expected an expression such as 7*(3-5)")
-        left, right = int(operation[1]), int(operation[3])
-        value = {"+": left + right, "-": left - right, "*": left * right}[operation[2]]
-        steps.append(steps[-1][: operation.start()] + str(value) + steps[-1][operation.end() :])
+        left, sign, right = int(operation[1]), operation[2], int(operation[3])
+        tens, ones = right - right % 10, right % 10
+        if sign != "*" and tens and ones and abs(left) >= 10:
+            reduced = f"{left}{sign}{tens}{sign}{ones}"
+        else:
+            reduced = str({"+": left + right, "-": left - right, "*": left * right}[sign])
+        step = steps[-1][: operation.start()] + reduced + steps[-1][operation.end() :]
+        steps.append(_WRAPPED.sub(r"\1", step))
     return "\n".join([*steps[1:-1], f"#### {steps[-1]}"])
 
 

@@ -155,7 +155,7 @@ def _configuration(name: str, size: dict[str, Any], tokenizer: Any) -> Any:
 
     family = transformers.Qwen3MoeConfig if size["model_type"] == "qwen3_moe" else transformers.Qwen2Config
     defaults = family()
-    unknown = [key for key in size if not hasattr(defaults, key)]
+    unknown = [key for key in size if key != "model_type" and not hasattr(defaults, key)]
     if unknown:
         raise UnknownNameError(f"field of {name}", unknown[0], list(size))
     settings = {
@@ -165,7 +165,8 @@ def _configuration(name: str, size: dict[str, Any], tokenizer: Any) -> Any:
         "pad_token_id": tokenizer.pad_token_id,
         "max_position_embeddings": 2048,
         "tie_word_embeddings": True,
-        "use_cache": True,
+        # Transformers' 0.02 is meant for a thousand dimensions; at the same scale narrow models hardly learn.
+        "initializer_range": 0.6 / math.sqrt(size["hidden_size"]),
         **{key: value for key, value in size.items() if key != "model_type"},
     }
     return family(**settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from analysis.theory.entropy_dynamics import (
     random_state,
 )
 from analysis.theory.gradient_weights import autograd_update, random_tokens
+from analysis.trajectories import Trajectories
 
 PAPER = "CE-GPPO"
 CITATION = "Su et al., arXiv 2509.20712v5"
@@ -99,7 +101,7 @@ SETTINGS = {"(1, ½)": (1.0, 0.5), "(¾, 1)": (0.75, 1.0), "(½, 1)": (0.5, 1.0)
 """The paper's (β₁, β₂), from the fastest to the slowest decay of entropy it reports."""
 
 
-def _betas(below: float, above: float) -> dict[str, str]:
+def _betas(below: float, above: float) -> dict[str, Any]:
     return {"objective": f"ce_gppo(beta1={below},beta2={above})"}
 
 
@@ -165,7 +167,7 @@ def _misplaced_classes(boundary: Callable[[NDArray[np.float64]], NDArray[np.floa
     token at ratio 1, times the gradient of the entropy.
     """
     worst = 0.0
-    for seed in range(20):
+    for seed in range(4):
         logits = random_state(seed).logits
         policy = np.exp(logits - np.logaddexp.reduce(logits))
         low = policy < boundary(logits)
@@ -300,16 +302,18 @@ for name, measure, title, statement, recorded, planted in (
             ),
         )
     )
-for where, setting, recorded, note in (
+for where, setting, seeds, recorded, note in (
     (
         "",
         RARE_ARM,
+        64,
         "reproduced",
         "A prompt whose policy has collapsed on a common arm never finds the rare one again: this is the loss.",
     ),
     (
         "-of-many-solutions",
         MODULAR_SUM,
+        32,
         "refuted",
         "With many solutions nothing is lost by settling on a few of them early.",
     ),
@@ -332,10 +336,10 @@ for where, setting, recorded, note in (
             planted=-0.01,
             acts=(("(1, ½)", "band/outside_fraction"),),
             curves=("exact/regret", "exact/entropy"),
-            seeds=64,
+            seeds=seeds,
             falsifier=Falsifier(
                 "The other arm gets a twentieth of the learning rate.",
-                {"(¾, 1)": _betas(0.75, 1.0) | {"learning_rate": 0.8}},  # type: ignore[dict-item]
+                {"(¾, 1)": _betas(0.75, 1.0) | {"learning_rate": 0.8}},
             ),
             recorded=recorded,  # type: ignore[arg-type]
             notes=(note,),
@@ -361,7 +365,7 @@ register(
         curves=("exact/regret", "exact/entropy"),
         falsifier=Falsifier(
             "The other arm gets a twentieth of the learning rate.",
-            {"(¾, 1)": _betas(0.75, 1.0) | {"learning_rate": 0.8}},  # type: ignore[dict-item]
+            {"(¾, 1)": _betas(0.75, 1.0) | {"learning_rate": 0.8}},
         ),
         recorded="reproduced",
     )
@@ -377,14 +381,14 @@ def _bonus(coefficient: float) -> dict[str, str]:
 def _jump_over_loss() -> Estimand:
     names = [f"α = {coefficient:g}" for coefficient in COEFFICIENTS]
 
-    def compute(runs: dict[str, object]) -> NDArray[np.float64]:
-        entropies = np.stack([runs[name]["exact/entropy"][-1] for name in names])  # type: ignore[index]
-        native = runs["no bonus"]["exact/entropy"]  # type: ignore[index]
+    def compute(runs: Mapping[str, Trajectories]) -> NDArray[np.float64]:
+        entropies = np.stack([runs[name]["exact/entropy"][-1] for name in names])
+        native = runs["no bonus"]["exact/entropy"]
         return np.diff(entropies, axis=0).max(0) - (native[0] - native[-1])
 
     return Estimand(
-        "largest rise of the final exact/entropy from one coefficient to the next - what [no bonus] loses of it",
-        compute,  # type: ignore[arg-type]
+        "largest rise of the final exact/entropy from one coefficient to the next, minus the loss of [no bonus]",
+        compute,
         frozenset({*names, "no bonus"}),
     )
 

@@ -108,7 +108,7 @@ def _other_version(run: Mapping[str, Any]) -> str | None:
     """What is different when the results were written by another version, or None."""
     versions = run.get("versions") or {}
     written = versions.get("policy-objective-testbed")
-    if formatting.is_missing(written):
+    if not written:
         return "The results do not say which version wrote them; fields this version does not know are left out."
     current = environment_facts()["policy-objective-testbed"]
     if written == current:

@@ -146,8 +146,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         _check_settings(self.objective, args, trl.get("rollout_func"))
         if routing_replay and (args.gradient_checkpointing or dynamic_sampling > 1):
             raise ConfigError(
-                "routing_replay holds the choice of experts during one forward pass over one batch; it does not go with "
-                "gradient_checkpointing, which repeats the pass, nor with dynamic_sampling, which joins batches. Switch "
+                "routing_replay holds the choice of experts during one forward pass over one batch; "
+                "gradient_checkpointing repeats the pass, and dynamic_sampling joins batches. Switch "
                 "those off"
             )
 

@@ -1,0 +1,631 @@
+"""Fine-tuning from one file: model, task, warm start, objective, training, and what it brought.
+
+    testbed finetune cpu-smoke
+
+A run is a folder. `configuration.yaml` is what was asked for, `log.jsonl` has one row of metrics a step under the names
+of `testbed.diagnostics`, `evaluation.json` how often the model was right before and after with intervals,
+`samples.jsonl` its answers, `start/` the model reinforcement learning began with, `checkpoints/` where it can be
+resumed, `model/` the result. On the CPU a resumed run continues with the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import time
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from testbed.diagnostics import GLOSSARY
+from testbed.errors import ConfigError, RunExistsError, UnknownNameError
+from testbed.objectives import make_objective
+
+if TYPE_CHECKING:
+    from envs.grading import Grader
+    from envs.math_tasks import MathTask
+    from testbed.engines.evaluation import Estimate, Evaluation
+
+__all__ = [
+    "EvaluationSettings",
+    "FinetuneResult",
+    "FinetuneSettings",
+    "TaskSettings",
+    "WarmStartSettings",
+    "configuration_names",
+    "load_settings",
+    "run_finetune",
+]
+
+CONFIGURATION_FILE, LOG_FILE, EVALUATION_FILE, SAMPLES_FILE = (
+    "configuration.yaml",
+    "log.jsonl",
+    "evaluation.json",
+    "samples.jsonl",
+)
+START_FOLDER, CHECKPOINT_FOLDER, MODEL_FOLDER = "start", "checkpoints", "model"
+
+# TRL's and the trainer's names for what has a name here; several of TRL's numbers are logged twice otherwise.
+_RENAMED = {"grad_norm": "gradient/norm"}
+_DUPLICATES = {info.trl for info in GLOSSARY.values() if info.trl} | {"rewards/reward/mean", "rewards/reward/std"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Problems, as `envs.math_tasks.load_task` takes them."""
+
+    source: str
+    """`arithmetic(level=2,count=500)`, a JSONL file, or a data set of the hub."""
+    split: str | None = None
+    """Split of generated problems or of a data set of the hub."""
+    subset: str | None = None
+    """Configuration of a data set of the hub."""
+    template: str | None = None
+    """Prompt template: a name, or a text with `{question}`."""
+    limit: int | None = None
+    """Only the first so many problems."""
+    question_field: str | None = None
+    """Column of the question."""
+    answer_field: str | None = None
+    """Column of the answer."""
+    chat: bool = False
+    """Whether prompts are put into the tokenizer's chat template."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartSettings:
+    """Supervised training on worked solutions before reinforcement learning, as `models.causal_lm.warm_start` does."""
+
+    target: float = 0.3
+    """Success at which it stops."""
+    ceiling: float = 0.5
+    """Success that is too much."""
+    max_steps: int = 2000
+    """Most optimiser steps."""
+    batch_size: int = 64
+    """Problems per step."""
+    learning_rate: float = 3e-3
+    """AdamW's."""
+    check_every: int = 20
+    """Steps between measurements of success."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is asked before and after training."""
+
+    samples: int = 8
+    """k: responses per problem for avg@k and pass@k."""
+    temperature: float = 1.0
+    """Of the sampled responses."""
+    batch_size: int = 256
+    """Responses per forward pass."""
+    shown: int = 16
+    """Greedy responses kept in samples.jsonl, from the first problems."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """A whole run.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+        UnknownNameError: no such objective.
+    """
+
+    model: str
+    """A size of `models.causal_lm.SIZES`, the folder of a saved model, or a name on the hub."""
+    train: TaskSettings
+    """Problems learned from."""
+    test: TaskSettings
+    """Problems the model is evaluated on."""
+    objective: str
+    """`name` or `name(key=value,…)`."""
+    tokenizer: str | None = None
+    """The model's own unless given."""
+    dtype: str = "float32"
+    """Of the weights."""
+    warm_start: WarmStartSettings | None = None
+    """None: the model starts as it is."""
+    advantage: str | None = None
+    """Advantage estimator; None: the objective's own."""
+    dynamic_sampling: int = 1
+    """Rounds of sampling a batch may take until all its groups are informative."""
+    overlong_cache: int | None = None
+    """L_cache of the soft overlong punishment; None: no punishment."""
+    routing_replay: bool = False
+    """Whether a mixture of experts replays the old policy's choice of experts."""
+    lora: Mapping[str, Any] | None = None
+    """Fields of peft's LoraConfig; None: all weights are trained."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of TRL's GRPOConfig."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """How the model is evaluated."""
+    seed: int = 0
+    """Of the initial weights, the order of problems and all sampling."""
+
+    def __post_init__(self) -> None:
+        make_objective(self.objective)
+        reserved = sorted({"output_dir", "seed"} & set(self.trainer))
+        if reserved:
+            raise ConfigError(f"trainer sets {' and '.join(reserved)}; the seed has its own field, the folder is --out")
+        if self.trainer.get("max_steps", 0) < 1:
+            raise ConfigError(f"trainer.max_steps is {self.trainer.get('max_steps')}; expected at least 1")
+        if self.evaluation.samples < 1 or not self.evaluation.temperature > 0:
+            raise ConfigError(
+                f"evaluation has samples={self.evaluation.samples} and temperature={self.evaluation.temperature}; "
+                "expected at least one sample and a positive temperature"
+            )
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What `run_finetune` brought."""
+
+    folder: Path
+    """Where everything lies."""
+    evaluation: Mapping[str, Any]
+    """The content of evaluation.json: `before`, `after`, `difference` (avg@k, paired by problem), `facts`."""
+    log: Sequence[Mapping[str, Any]]
+    """One row per optimiser step; a metric without data is None."""
+
+    def summary(self) -> list[str]:
+        """One line per measure, before and after with 90 % intervals over problems."""
+        k, problems = self.evaluation["after"]["k"], self.evaluation["after"]["problems"]
+        lines = [f"{problems} problems, {k} samples each; 90 % intervals over problems"]
+        for name, label in (("average", f"avg@{k}"), ("any_right", f"pass@{k}"), ("greedy", "greedy")):
+            before, after = (_percent(self.evaluation[phase][name]) for phase in ("before", "after"))
+            lines.append(f"{label:<8} {before}  ->  {after}")
+        lines.append(f"{'change':<8} {_percent(self.evaluation['difference'])} of avg@{k}, paired by problem")
+        return lines
+
+
+def configuration_names() -> list[str]:
+    """The ready configurations, sorted.
+
+    >>> "cpu-smoke" in configuration_names()
+    True
+    """
+    return sorted(path.name.removesuffix(".yaml") for path in _ready() if path.name.endswith(".yaml"))
+
+
+def load_settings(source: str | Path) -> FinetuneSettings:
+    """Settings from a YAML file or a ready configuration.
+
+    Raises:
+        ConfigError: the file is not there or not YAML, a key is unknown or missing, or a value is out of range.
+        UnknownNameError: no ready configuration of that name.
+
+    >>> load_settings("cpu-smoke").objective
+    'dapo'
+    """
+    name = str(source)
+    if name in configuration_names():
+        text = next(path for path in _ready() if path.name == f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(source).is_file():
+        text = Path(source).read_text(encoding="utf-8")
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"there is no file {name!r}; expected a YAML file or one of {', '.join(configuration_names())}"
+        )
+    else:
+        raise UnknownNameError("configuration", name, configuration_names())
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first = str(error).replace("\n", " ")
+        raise ConfigError(f"{name} is not YAML: {first}") from error
+    return _read(FinetuneSettings, content, name)
+
+
+def run_finetune(
+    source: str | Path | FinetuneSettings,
+    resume: bool = False,
+    out: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> FinetuneResult:
+    """Warm start, evaluate, train, evaluate; or go on with a run that was interrupted.
+
+    Several processes started by `accelerate launch` share the training; the first one does the rest.
+
+    Args:
+        source: settings, a YAML file, or the name of a ready configuration.
+        resume: continue the run in `out` from its last checkpoint instead of starting one.
+        out: the folder; `None`: `runs/finetune/<name of the configuration>`.
+        report: called with a line of text whenever something worth knowing happened.
+
+    Raises:
+        ConfigError: TRL is missing, a setting is wrong, the hub is out of reach, or the folder to resume holds another
+            run.
+        RunExistsError: the folder is not empty and `resume` is False.
+    """
+    settings = source if isinstance(source, FinetuneSettings) else load_settings(source)
+    name = "run" if isinstance(source, FinetuneSettings) else Path(str(source)).stem
+    folder = Path(out) if out is not None else Path("runs") / "finetune" / name
+    _require_trl()
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=_on_cpu())
+    say = report if report is not None and processes.is_main_process else _silent
+    with processes.main_process_first():
+        # The others find what the first one has just written.
+        _open_folder(folder, settings, resume or not processes.is_main_process)
+    started = time.perf_counter()
+    run = _Run(settings, folder, say, processes)
+    run.start()
+    run.train(resume)
+    run.finish(time.perf_counter() - started)
+    evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+class _Run:
+    """One run in one folder: its model, its problems, its grader."""
+
+    def __init__(self, settings: FinetuneSettings, folder: Path, say: Callable[[str], None], processes: Any) -> None:
+        from envs.grading import Grader
+
+        self.settings, self.folder, self.say, self.processes = settings, folder, say, processes
+        self.grader: Grader = Grader()
+        self.length = int(settings.trainer.get("max_completion_length", 256))
+        self.training_seconds = 0.0
+
+    def start(self) -> None:
+        """The model reinforcement learning begins with, and how good it is."""
+        from models.causal_lm import load_causal_lm
+
+        start = self.folder / START_FOLDER
+        with self.processes.main_process_first():
+            if (start / "config.json").exists():
+                self.model, self.tokenizer = load_causal_lm(str(start), dtype=self.settings.dtype)
+            else:
+                self.model, self.tokenizer = load_causal_lm(
+                    self.settings.model,
+                    tokenizer=self.settings.tokenizer,
+                    seed=self.settings.seed,
+                    dtype=self.settings.dtype,
+                )
+                self.tasks = self._tasks()
+                if self.settings.warm_start is not None:
+                    self._warm_start(self.settings.warm_start)
+                if self.processes.is_main_process:
+                    self.model.save_pretrained(start)
+                    self.tokenizer.save_pretrained(start)
+            self.tasks = self._tasks()
+        self.model.to(self.processes.device)
+        if self.processes.is_main_process and "before" not in self._evaluations():
+            self._evaluate("before")
+        self.processes.wait_for_everyone()
+
+    def _tasks(self) -> dict[str, MathTask]:
+        from envs.math_tasks import load_task
+
+        tasks = {}
+        for phase, task in (("train", self.settings.train), ("test", self.settings.test)):
+            options = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("source", "chat")}
+            loaded = load_task(task.source, **options)
+            tasks[phase] = loaded.with_chat_template(self.tokenizer) if task.chat else loaded
+        return tasks
+
+    def _warm_start(self, settings: WarmStartSettings) -> None:
+        from models.causal_lm import warm_start
+
+        def correct(responses: Sequence[str], answers: Sequence[str]) -> list[bool]:
+            return [grade.correct for grade in self.grader.grade_batch(responses, answers)]
+
+        done = warm_start(
+            self.model.to(self.processes.device),
+            self.tokenizer,
+            list(self.tasks["train"]),
+            correct=correct,
+            max_new_tokens=self.length,
+            seed=self.settings.seed,
+            **dataclasses.asdict(settings),
+        )
+        self.say(f"warm start: {done.success:.1%} right after {done.steps} steps, {done.seconds:.0f} s")
+
+    def train(self, resume: bool) -> None:
+        """Reinforcement learning, from the beginning or from the last checkpoint."""
+        from transformers.trainer_utils import get_last_checkpoint
+        from trl import GRPOConfig
+
+        from testbed.engines.trl import ObjectiveTrainer
+
+        checkpoints = self.folder / CHECKPOINT_FOLDER
+        checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+        first = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
+        steps = self.settings.trainer["max_steps"]
+        if self.processes.is_main_process:
+            _keep_rows(self.folder / LOG_FILE, first)
+        if first >= steps:
+            from models.causal_lm import load_causal_lm
+
+            self.model = load_causal_lm(str(checkpoint), dtype=self.settings.dtype).model.to(self.processes.device)
+            return
+        if checkpoint:
+            self.say(f"resuming after step {first} of {steps}")
+        peft = None
+        if self.settings.lora is not None:
+            from peft import LoraConfig
+
+            peft = _checked_call(LoraConfig, self.settings.lora, "lora")
+        trainer = ObjectiveTrainer(
+            self.settings.objective,
+            model=self.model,
+            processing_class=self.tokenizer,
+            args=_checked_call(GRPOConfig, self._trainer_settings(checkpoints), "trainer"),
+            train_dataset=self.tasks["train"].dataset(),
+            reward_funcs=self.grader.reward,
+            advantage=self.settings.advantage,
+            dynamic_sampling=self.settings.dynamic_sampling,
+            overlong_cache=self.settings.overlong_cache,
+            routing_replay=self.settings.routing_replay,
+            peft_config=peft,
+        )
+        _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)
+        self._disclose(trainer)
+        began = time.perf_counter()
+        trainer.train(resume_from_checkpoint=checkpoint)
+        self.training_seconds = time.perf_counter() - began
+        self.model = trainer.accelerator.unwrap_model(trainer.model)
+
+    def _disclose(self, trainer: Any) -> None:
+        self.say(f"{trainer.objective.label()} with {trainer.advantage} advantages on {self.processes.device}")
+
+    def _trainer_settings(self, checkpoints: Path) -> dict[str, Any]:
+        cpu = _on_cpu()
+        return {
+            "bf16": not cpu,
+            "use_cpu": cpu,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "report_to": [],
+            "save_strategy": "steps",
+            "save_steps": 10,
+            "save_total_limit": 2,
+            "disable_tqdm": True,
+            **self.settings.trainer,
+            "output_dir": str(checkpoints),
+            "seed": self.settings.seed,
+        }
+
+    def finish(self, seconds: float) -> None:
+        """Save the model and evaluate it once more."""
+        if self.processes.is_main_process:
+            self.model.save_pretrained(self.folder / MODEL_FOLDER)
+            self.tokenizer.save_pretrained(self.folder / MODEL_FOLDER)
+            self._evaluate("after", seconds)
+        self.processes.wait_for_everyone()
+        self.grader.close()
+
+    def _evaluations(self) -> dict[str, Any]:
+        path = self.folder / EVALUATION_FILE
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return known
+
+    def _evaluate(self, phase: str, seconds: float | None = None) -> None:
+        from testbed.engines.evaluation import Estimate, evaluate, paired_difference
+
+        measured = evaluate(
+            self.model,
+            self.tokenizer,
+            list(self.tasks["test"]),
+            self.grader.grade_batch,
+            samples=self.settings.evaluation.samples,
+            max_new_tokens=self.length,
+            temperature=self.settings.evaluation.temperature,
+            batch_size=self.settings.evaluation.batch_size,
+            seed=self.settings.seed,
+        )
+        known = self._evaluations() | {phase: measured.facts()}
+        if "before" in known and "after" in known:
+            difference: Estimate = paired_difference(known["before"]["per_problem"], known["after"]["per_problem"])
+            known["difference"] = difference._asdict()
+            known["facts"] = self._facts(seconds)
+        text = json.dumps(_jsonable(known), indent=1, allow_nan=False) + "\n"
+        (self.folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+        self._write_samples(phase, measured)
+        self.say(f"{phase}: avg@{measured.k} {_percent(measured.average._asdict())}")
+
+    def _facts(self, seconds: float | None) -> dict[str, Any]:
+        packages = ("torch", "transformers", "trl", "accelerate")
+        return {
+            "objective": make_objective(self.settings.objective).label(),
+            "parameters": sum(value.numel() for value in self.model.parameters()),
+            "device": str(self.processes.device),
+            "processes": self.processes.num_processes,
+            "seconds": seconds,
+            "training_seconds": self.training_seconds,
+            "versions": {package: metadata.version(package) for package in packages},
+        }
+
+    def _write_samples(self, phase: str, measured: Evaluation) -> None:
+        path = self.folder / SAMPLES_FILE
+        rows = [row for row in read_log(path) if row["phase"] != phase]
+        rows += [{"phase": phase, **sample._asdict()} for sample in measured.samples[: self.settings.evaluation.shown]]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
+    """One row of log.jsonl a step, and a bar on a terminal; in place of the printing transformers does."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    from testbed.progress import LateProgress
+
+    class Follower(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress = LateProgress("training", state.max_steps - state.global_step)
+            self.progress.__enter__()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.advance()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.__exit__(None, None, None)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+            if state.is_world_process_zero and "loss" in logs:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(log_row(state.global_step, logs), allow_nan=False) + "\n")
+
+    trainer.remove_callback(PrinterCallback)
+    if say is not None:
+        trainer.add_callback(Follower())
+
+
+def log_row(step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of log.jsonl: the metrics of a step under this project's names; `None` where one has no data.
+
+    >>> log_row(3, {"loss": 0.5, "grad_norm": float("nan"), "reward": 1.0, "reward/mean": 1.0})
+    {'step': 3, 'loss': 0.5, 'gradient/norm': None, 'reward/mean': 1.0}
+    """
+    kept = {_RENAMED.get(key, key): value for key, value in logs.items() if key not in _DUPLICATES}
+    return {"step": step, **_jsonable(kept)}
+
+
+def _keep_rows(path: Path, last: int) -> None:
+    rows = [row for row in read_log(path) if row["step"] <= last]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None:
+    path = folder / CONFIGURATION_FILE
+    # Sequences that a file wrote as tuples come back as lists; both mean the same.
+    described = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
+    if resume:
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder} holds no run to resume; expected {CONFIGURATION_FILE} in it. Start without --resume"
+            )
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in described if saved.get(key) != described[key])
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with other settings ({', '.join(changed)}); resume with the same configuration, "
+                "or start a new run in another folder"
+            )
+        return
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise RunExistsError(f"{folder} already holds something; nothing was written. Use --resume, or another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+Settings = TypeVar("Settings")
+
+
+def _read(kind: type[Settings], content: Any, where: str) -> Settings:
+    """A settings dataclass from a mapping; keys are checked, nested settings read in turn."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where} is {content!r}; expected a mapping with the keys of {kind.__name__}")
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in content:
+        if key not in fields:
+            nearest = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ConfigError(f"{where} has the unknown key {key!r}{hint} Known: {', '.join(fields)}")
+    missing = [
+        name
+        for name, item in fields.items()
+        if name not in content and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}")
+    hints = typing.get_type_hints(kind)
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()}
+    return kind(**values)
+
+
+def _value(expected: Any, value: Any, where: str) -> Any:
+    options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if dataclasses.is_dataclass(option):
+            return _read(typing.cast(Any, option), value, where)
+    accepted = tuple(typing.get_origin(option) or option for option in options)
+    if float in accepted:
+        accepted = (*accepted, int)
+        if isinstance(value, str):
+            # YAML reads 1e-3, without a point, as text.
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+        names = " or ".join(kind.__name__ for kind in accepted if kind is not type(None))
+        raise ConfigError(f"{where} is {value!r}; expected {names}")
+    return value
+
+
+def _checked_call(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
+    """Build another library's configuration; what it does not know or refuses is one sentence."""
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    numbers = {name for name, item in fields.items() if item.type in ("float", float, "float | None")}
+    for key in settings:
+        if key not in fields:
+            nearest = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"{where} has the unknown key {key!r}, which {kind.__name__} does not know{hint}")
+    try:
+        return kind(
+            **{
+                key: float(value) if key in numbers and isinstance(value, str) else value
+                for key, value in settings.items()
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _ready() -> list[Any]:
+    return list(resources.files("testbed").joinpath("finetune_configs").iterdir())
+
+
+def _require_trl() -> None:
+    try:
+        metadata.version("trl")
+    except metadata.PackageNotFoundError as error:
+        raise ConfigError(
+            "fine-tuning needs TRL, which is not installed; install this package with its llm extra, or trl==1.16.*"
+        ) from error
+
+
+def _on_cpu() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _jsonable(value: Any) -> Any:
+    """The same with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _percent(estimate: Mapping[str, float | None]) -> str:
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    shown = "missing" if value is None else f"{value:.1%}"
+    return f"{shown} [{'?' if low is None else f'{low:.1%}'}, {'?' if high is None else f'{high:.1%}'}]"
+
+
+def _silent(line: str) -> None:
+    """Where nobody wants to be told."""
