@@ -10,6 +10,7 @@ Nothing is imported from transformers until a model is asked for.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,8 +146,10 @@ def load_causal_lm(
         size.pop("tokenizer", None)
         return _build(_configuration(stem, size, chosen), chosen, seed, dtype)
     source = _source("model", str(name), list(SIZES))
-    with _explained("model", source):
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **settings)
+    with _loading("model", source) as local_files_only:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, local_files_only=local_files_only, **settings
+        )
     return CausalLM(model.eval(), load_tokenizer(tokenizer or source))
 
 
@@ -221,8 +224,10 @@ def load_tokenizer(name: str) -> Any:
             model_max_length=2048,
         )
     source = _source("tokenizer", name, ["character", "bpe"])
-    with _explained("tokenizer", source):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="left")
+    with _loading("tokenizer", source) as local_files_only:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, padding_side="left", local_files_only=local_files_only
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -274,15 +279,14 @@ def _source(kind: str, name: str, known: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _explained(kind: str, source: str) -> Iterator[None]:
-    """Turn the loader's failure into one sentence, and find out in seconds whether the hub can be asked at all."""
+def _loading(kind: str, source: str) -> Iterator[bool]:
+    """Yield whether to look at this machine only, and turn the loader's failure into one sentence."""
     remote = not Path(source).is_dir()
-    if remote and not _is_cached(source):
-        obstacle = hub_obstacle()
-        if obstacle is not None:
-            raise offline_error(kind, source, obstacle)
+    obstacle = hub_obstacle() if remote else "a folder"
+    if remote and obstacle is not None and not _is_cached(source):
+        raise offline_error(kind, source, obstacle)
     try:
-        yield
+        yield obstacle is not None
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]
         where = "the hub or its cache" if remote else "the folder"
@@ -425,7 +429,7 @@ def warm_start(
     ceiling: float = 0.5,
     max_steps: int = 2000,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 5e-3,
     check_every: int = 20,
     max_new_tokens: int = 48,
     seed: int = 0,
@@ -433,8 +437,9 @@ def warm_start(
 ) -> WarmStart:
     """Train on worked solutions until the model is right about as often as wanted, and no further.
 
-    Supervised: cross-entropy of the solution and the end token after each prompt, AdamW with a linear warm-up over 20
-    steps. Success is measured every `check_every` steps; training stops at the first measurement of at least `target`.
+    Supervised: cross-entropy of the solution and the end token after each prompt, AdamW with a linear warm-up. Success
+    is measured every `check_every` steps, and training stops when it lies between `target` and `ceiling`. A measurement
+    beyond the ceiling is undone: back to the weights of the one before, and on at a quarter of the learning rate.
     On CPU and for one number of threads everything is a function of the seed.
 
     Args:
@@ -443,8 +448,8 @@ def warm_start(
         problems: what is learned from; each needs a solution.
         correct: the grader.
         probes: what success is measured on (`None`: the problems themselves), at least 256 samples a time.
-        target: success to stop at.
-        ceiling: success that is too much; one measurement beyond it goes back to the one before.
+        target: the least success to stop at.
+        ceiling: the most.
         max_steps: limit on optimiser steps.
         batch_size: problems per step.
         learning_rate: AdamW's, after the warm-up.
@@ -455,7 +460,7 @@ def warm_start(
 
     Raises:
         ConfigError: a setting is out of range, or a problem has no solution.
-        TestbedError: the loss is not finite, or `target` is not reached within `max_steps`.
+        TestbedError: the loss is not finite, or success is not in its range after `max_steps`.
     """
     if not 0 < target < ceiling <= 1 or min(max_steps, batch_size, check_every) < 1:
         raise ConfigError(
@@ -468,52 +473,68 @@ def warm_start(
         raise ConfigError("probes is empty; expected at least one problem to measure success on")
     started = time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
-    order = torch.Generator().manual_seed(seed)
-    queue: list[int] = []
+    batches = _batches(examples, batch_size, seed)
     history: list[tuple[int, float, float]] = []
-    total = 0.0
-    for step in range(1, max_steps + 1):
-        while len(queue) < batch_size:
-            queue += torch.randperm(len(examples), generator=order).tolist()
-        rows, queue = [examples[place] for place in queue[:batch_size]], queue[batch_size:]
-        model.train()
-        loss = _supervised_loss(model, tokenizer.pad_token_id, rows)
-        if not math.isfinite(loss.item()):
-            raise TestbedError(
-                f"the supervised loss is {loss.item()} at step {step}; lower learning_rate ({learning_rate})"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
-        if step % check_every and step < max_steps:
-            continue
+    before = copy.deepcopy(model.state_dict())
+    steps, total = 0, 0.0
+    while True:
+        span = min(check_every, max_steps - steps)
+        for _ in range(span):
+            steps += 1
+            optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, steps / WARM_UP)
+            total += _supervised_step(model, tokenizer.pad_token_id, optimizer, next(batches), steps)
         success, samples = _success(model, tokenizer, probes, correct, max_new_tokens, seed)
-        history.append((step, total / ((step - 1) % check_every + 1), success))
+        history.append((steps, total / span, success))
         total = 0.0
         if report is not None:
             report(*history[-1])
-        if success >= target:
+        if target <= success <= ceiling:
             break
-    else:
-        raise TestbedError(
-            f"the warm start reached a success of {history[-1][2]:.1%} in {max_steps} steps, its target is {target:.0%}; "
-            "raise max_steps or the size of the model, or choose easier problems"
-        )
-    if success > ceiling:
-        raise TestbedError(
-            f"the warm start passed from {history[-2][2] if len(history) > 1 else 0.0:.1%} to {success:.1%} between two "
-            f"measurements, beyond the ceiling of {ceiling:.0%}; lower learning_rate or check_every"
-        )
+        if steps == max_steps:
+            raise TestbedError(
+                f"the warm start reached a success of {success:.1%} in {max_steps} steps, expected {target:.0%} to "
+                f"{ceiling:.0%}; raise max_steps or the size of the model, or choose easier problems"
+            )
+        if success > ceiling:
+            model.load_state_dict(before)
+            learning_rate /= 4
+        before = copy.deepcopy(model.state_dict())
     model.eval()
-    return WarmStart(success, _wilson(success, samples), samples, step, time.perf_counter() - started, tuple(history))
+    return WarmStart(success, _wilson(success, samples), samples, steps, time.perf_counter() - started, tuple(history))
 
 
-def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[tuple[list[int], list[int]]]:
-    """(prompt, solution and end token) of each problem, as tokens."""
+WARM_UP = 20
+"""Steps over which the learning rate of a warm start rises to its value."""
+
+Example = tuple[list[int], list[int]]
+"""Tokens of a prompt, and of its solution with the end token."""
+
+
+def _batches(examples: list[Example], size: int, seed: int) -> Iterator[list[Example]]:
+    """Batches without end, every example once before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    queue: list[int] = []
+    while True:
+        while len(queue) < size:
+            queue += torch.randperm(len(examples), generator=generator).tolist()
+        yield [examples[place] for place in queue[:size]]
+        queue = queue[size:]
+
+
+def _supervised_step(model: Any, pad: int, optimizer: Any, rows: list[Example], step: int) -> float:
+    """One optimiser step on a batch; returns its loss in nats a token."""
+    model.train()
+    loss = _supervised_loss(model, pad, rows)
+    if not math.isfinite(loss.item()):
+        raise TestbedError(f"the supervised loss is {loss.item()} at step {step}; lower learning_rate")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.item())
+
+
+def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[Example]:
     without = [problem for problem in problems if not problem.solution]
     if without or not problems:
         raise ConfigError(
@@ -528,7 +549,7 @@ def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[tuple[
     return [(prompt, solution + end) for prompt, solution in zip(prompts, solutions, strict=True)]
 
 
-def _supervised_loss(model: Any, pad: int, rows: list[tuple[list[int], list[int]]]) -> Tensor:
+def _supervised_loss(model: Any, pad: int, rows: list[Example]) -> Tensor:
     """Mean cross-entropy of the solution tokens, nats."""
     width = max(len(prompt) + len(solution) for prompt, solution in rows)
     tokens = torch.full((len(rows), width), pad)
@@ -602,8 +623,8 @@ def _routers(model: torch.nn.Module) -> list[torch.nn.Module]:
     routers = [module for module in model.modules() if isinstance(module, Qwen3MoeTopKRouter)]
     if not routers:
         raise ConfigError(
-            f"{type(model).__name__} has no router whose choice could be replayed; expected a Qwen3 mixture of experts, "
-            "such as load_causal_lm('qwen3-moe-0.1m'). Switch routing replay off for other models"
+            f"{type(model).__name__} has no router whose choice could be replayed; expected a Qwen3 mixture of "
+            "experts, such as load_causal_lm('qwen3-moe-0.1m'). Switch routing replay off for other models"
         )
     return routers
 

@@ -130,21 +130,16 @@ class StatePolicy(Policy):
         assert self._memory is not None
         memory = self._memory
         index, states = memory.locate(samples)
-        weights = log_prob_weights.flatten(-2)
-        per_state = self._per_state(states, weights)
-        gradient = torch.mul(memory.policy, per_state.neg_().unsqueeze(-1), out=memory.gradient)
-        memory.flat_gradient.scatter_add_(-1, index, weights)
+        memory.flat_gradient.zero_().scatter_add_(-1, index, log_prob_weights.flatten(-2))
+        # A dense sum is cheaper than a second scatter.
+        per_state = memory.gradient.sum(-1, keepdim=True)
+        gradient = memory.gradient.addcmul_(memory.policy, per_state, value=-1)
         if entropy_weights is not None:
-            per_state = self._per_state(states, entropy_weights.flatten(-2))
-            surplus = memory.log_policy + memory.entropy().unsqueeze(-1)
-            gradient -= per_state.unsqueeze(-1) * memory.policy * surplus
+            per_state = (
+                per_state.zero_().squeeze(-1).scatter_add_(-1, states, entropy_weights.flatten(-2)).unsqueeze(-1)
+            )
+            gradient -= per_state * memory.policy * (memory.log_policy + memory.entropy().unsqueeze(-1))
         return self.chain(gradient)
-
-    def _per_state(self, states: Tensor, weights: Tensor) -> Tensor:
-        """Sums of token weights by state, `(R, S)`."""
-        if self.shape[1] == 1:
-            return weights.sum(-1, keepdim=True)
-        return weights.new_zeros(self.shape[:-1]).scatter_add_(-1, states, weights)
 
     def _current(self) -> _Memory:
         """The table's softmax, recomputed unless nothing has written to the parameters since the last time."""

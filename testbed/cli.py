@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.errors import TestbedError
+from testbed.errors import ConfigError, TestbedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: drawing it with rich would take longer than everything else that `--help` does.
+    rich_markup_mode=None,
 )
 
 Seed = Annotated[int, typer.Option(help="Master seed; the same one gives the same numbers, bit for bit.")]
@@ -225,6 +227,85 @@ def calibrate(
 
 
 @app.command()
+def show(
+    objective: Annotated[str, typer.Argument(help="An objective, name or name(key=value,…).")],
+    out: Annotated[Path | None, typer.Option(help="Picture to write, .png or .svg; default: only the text.")] = None,
+) -> None:
+    """An objective's formula, and a picture of its gradient weight over the ratio, against PPO's."""
+    from analysis.gradient_weights import describe, gradient_weight_figure
+    from analysis.plots import save
+    from testbed.simulation.run import free_folder
+
+    typer.echo(describe(objective))
+    if out is not None:
+        free_folder(out)
+        typer.echo(f"picture: {save(gradient_weight_figure(objective), out)}")
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file of a sweep; options below override it.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Objective.")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment id.")] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="An axis, such as clip_low=0.05:0.4:8, lr=1:64:7:log or staleness=0,4.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Sobol points over the axes that are ranges.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per cell; default 32.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Master seed; default 0.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the training loop, such as steps=75 or epochs=8.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+    backend: Annotated[str, typer.Option(help="loky: this machine; ray: a Ray cluster.")] = "loky",
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only that part, for a machine of its own; then merge.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
+) -> None:
+    """Train over a grid or sample of settings as one program; a table and a phase diagram."""
+    from testbed.simulation.shards import run_sweep
+    from testbed.simulation.sweep import Sweep
+
+    given = {"objective": objective, "env": env, "vary": vary, "samples": samples, "seeds": seeds, "seed": seed}
+    arguments = {key: value for key, value in given.items() if value is not None} | _settings(setting)
+    if config is None and ("objective" not in arguments or "env" not in arguments):
+        raise ConfigError("a sweep needs --objective and --env, or a YAML file that names them")
+    planned = Sweep(**arguments) if config is None else Sweep.from_yaml(config, **arguments)
+    folder = _fresh_folder("sweep") if out is None else out
+    run = run_sweep(planned, folder, jobs=jobs, backend=backend, shard=shard, resume=resume)
+    if run is None:
+        typer.echo(f"this shard is done; run the others, then: testbed merge {folder} …")
+        return
+    _draw_phases(run, folder)
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of the shards of one sweep.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Put the shards of a sweep together."""
+    from testbed.simulation.shards import merge as merge_shards
+
+    _draw_phases(merge_shards(folders, out), out)
+
+
+@app.command()
+def finetune(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a ready configuration.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: runs/finetune/<name>.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run from its last checkpoint.")] = False,
+) -> None:
+    """Train a language model on math with any objective: warm start, evaluation, training, evaluation."""
+    from testbed.finetune import run_finetune
+
+    done = run_finetune(config, resume=resume, out=out, report=typer.echo)
+    typer.echo(f"run: {done.folder}")
+
+
+@app.command()
 def conformance(
     engine: Annotated[str, typer.Option(help="The installed engine whose own loss functions are run: trl or verl.")],
     seed: Seed = 0,
@@ -258,6 +339,22 @@ def theory() -> None:
     _print_table(("", "prediction", "predicted", "measured", "largest error", "tolerance", ""), rows)
     if failed:
         raise typer.Exit(1)
+
+
+# -- input ---------------------------------------------------------------------------------------------------------
+
+
+def _settings(written: list[str] | None) -> dict[str, Any]:
+    """`key=value` options as arguments."""
+    from testbed.registry import parse_call
+
+    return parse_call(f"set({','.join(written or ())})")[1]
+
+
+def _fresh_folder(kind: str) -> Path:
+    from datetime import UTC, datetime
+
+    return Path("runs") / f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 # -- output --------------------------------------------------------------------------------------------------------
@@ -302,6 +399,14 @@ def _print_summary(summary: Any, seeds: int) -> None:
             (str(label), *(cell.replace("nan [nan, nan]", "missing").replace("nan", "missing") for cell in cells))
         )
     _print_table(("objective", *columns), rows)
+
+
+def _draw_phases(run: Any, folder: Path) -> None:
+    from analysis.phase_diagram import draw_phase_diagram
+
+    typer.echo(f"table: {folder}")
+    picture = draw_phase_diagram(run, folder)
+    typer.echo("no phase diagram: it needs two axes of numbers" if picture is None else f"phase diagram: {picture}")
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -32,7 +32,7 @@ from testbed.objectives import make_objective
 if TYPE_CHECKING:
     from envs.grading import Grader
     from envs.math_tasks import MathTask
-    from testbed.engines.evaluation import Estimate, Evaluation
+    from testbed.engines.evaluation import Evaluation
 
 __all__ = [
     "EvaluationSettings",
@@ -339,14 +339,13 @@ class _Run:
 
     def train(self, resume: bool) -> None:
         """Reinforcement learning, from the beginning or from the last checkpoint."""
-        from transformers.trainer_utils import get_last_checkpoint
         from trl import GRPOConfig
 
         from testbed.engines.trl import ObjectiveTrainer
 
         checkpoints = self.folder / CHECKPOINT_FOLDER
-        checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
-        first = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
+        checkpoint = _last_checkpoint(checkpoints) if resume else None
+        first = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         steps = self.settings.trainer["max_steps"]
         if self.processes.is_main_process:
             _keep_rows(self.folder / LOG_FILE, first)
@@ -378,7 +377,7 @@ class _Run:
         _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)
         self._disclose(trainer)
         began = time.perf_counter()
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self.training_seconds = time.perf_counter() - began
         self.model = trainer.accelerator.unwrap_model(trainer.model)
 
@@ -417,7 +416,7 @@ class _Run:
         return known
 
     def _evaluate(self, phase: str, seconds: float | None = None) -> None:
-        from testbed.engines.evaluation import Estimate, evaluate, paired_difference
+        from testbed.engines.evaluation import evaluate, paired_difference
 
         measured = evaluate(
             self.model,
@@ -432,7 +431,7 @@ class _Run:
         )
         known = self._evaluations() | {phase: measured.facts()}
         if "before" in known and "after" in known:
-            difference: Estimate = paired_difference(known["before"]["per_problem"], known["after"]["per_problem"])
+            difference = paired_difference(known["before"]["per_problem"], known["after"]["per_problem"])
             known["difference"] = difference._asdict()
             known["facts"] = self._facts(seconds)
         text = json.dumps(_jsonable(known), indent=1, allow_nan=False) + "\n"
@@ -465,7 +464,7 @@ def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
 
     from testbed.progress import LateProgress
 
-    class Follower(TrainerCallback):  # type: ignore[misc]
+    class Follower(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress = LateProgress("training", state.max_steps - state.global_step)
             self.progress.__enter__()
@@ -476,7 +475,8 @@ def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress.__exit__(None, None, None)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            logs = kwargs["logs"]
             if state.is_world_process_zero and "loss" in logs:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(log_row(state.global_step, logs), allow_nan=False) + "\n")
@@ -499,6 +499,11 @@ def log_row(step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
 def _keep_rows(path: Path, last: int) -> None:
     rows = [row for row in read_log(path) if row["step"] <= last]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None:

@@ -159,7 +159,7 @@ def happens(metric: str, level: float, *, falling: bool = False) -> Measure:
 
     def read(run: Trajectories) -> Array:
         reached = run[metric] <= level if falling else run[metric] >= level
-        return reached.any(0).astype(np.float64)
+        return np.asarray(reached.any(0), dtype=np.float64)
 
     return Measure(f"whether {metric} ever {'falls to' if falling else 'reaches'} {level:g}", read)
 

@@ -64,13 +64,10 @@ for name, rate, recorded, size in (
 
 def _share_of_likely_tokens_clipped(least: float) -> float:
     """Share of (q, p) pairs with q above `least` and A > 0 whose gradient is zero, the worst of the three rules."""
-    old, new = (
-        values.ravel() for values in np.meshgrid(np.linspace(least, 1.0, 202)[1:-1], np.linspace(1e-3, 1 - 1e-9, 200))
-    )
-    tokens = Tokens(
-        *np.log([new[:, None], old[:, None]]), *np.ones((1, old.size, 1)), np.ones((old.size, 1), bool),
-        *np.ones((2, old.size, 1)),
-    )  # fmt: skip
+    grid = np.meshgrid(np.linspace(least, 1.0, 202)[1:-1], np.linspace(1e-3, 1 - 1e-9, 200))
+    old, new = (values.reshape(-1, 1) for values in grid)
+    ones = np.ones_like(old)
+    tokens = Tokens(np.log(new), np.log(old), ones, ones.astype(bool), ones, ones)
     return max(float((autograd_update(name, tokens) == 0).mean()) for name in (GRPO, "dapo", DCPO))
 
 

@@ -51,11 +51,14 @@ class GSPO(Objective):
         check_range(self.name, "clip_high", self.clip_high, 0, float("inf"))
 
     def sequence_ratio(self, batch: TokenBatch) -> Tensor:
-        """s_i, `(..., B, T)`: the same at every position."""
-        return batch.sequence_mean(batch.log_ratio).exp().expand_as(batch.log_ratio)
+        """s_i, `(..., B, 1)`."""
+        return batch.sequence_mean(batch.log_ratio).exp()
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(1 - self.clip_low, 1 + self.clip_high, ratio=self.sequence_ratio(batch))
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        return clipped_surrogate(self.sequence_ratio(batch), batch.advantages, 1 - self.clip_low, 1 + self.clip_high)
+        ratio, low, high = self.sequence_ratio(batch), 1 - self.clip_low, 1 + self.clip_high
+        if batch.response_advantages is None:
+            return clipped_surrogate(ratio, batch.advantages, low, high)
+        return batch.at_response_tokens(clipped_surrogate(ratio, batch.response_advantages, low, high))

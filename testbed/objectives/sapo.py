@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.objectives._base import Hyper, Objective, check_range, objective, tensor_like
+from testbed.objectives._base import Hyper, Objective, check_range, choose, objective
 
 
 @objective("sapo")
@@ -51,7 +51,7 @@ class SAPO(Objective):
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         tau = self._tau(batch)
-        return -4 / tau * torch.sigmoid(tau * (batch.ratio - 1)) * batch.advantages
+        return torch.sigmoid(tau * (batch.ratio - 1)) * (-4 * batch.advantages / tau)
 
     def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
         ratio, cut = batch.ratio_and_clamped()
@@ -60,5 +60,4 @@ class SAPO(Objective):
         return (weight * batch.advantages).neg_().masked_fill_(cut, 0)
 
     def _tau(self, batch: TokenBatch) -> Tensor:
-        tau_pos, tau_neg = (tensor_like(tau, batch.advantages) for tau in (self.tau_pos, self.tau_neg))
-        return torch.where(batch.advantages > 0, tau_pos, tau_neg)
+        return choose(batch.advantages > 0, self.tau_pos, self.tau_neg, batch.advantages)
