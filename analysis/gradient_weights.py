@@ -71,7 +71,7 @@ def gradient_weight_curves(objective: str | Objective) -> list[Curve]:
     Example:
         >>> ppo, sapo = gradient_weight_curves("sapo")
         >>> float(ppo.positive[160]), round(float(sapo.positive[160]), 4)  # r = 2.00625: 0, and r·sech²((r-1)/2)
-        (-0.0, 1.5732)
+        (0.0, 1.5732)
     """
     chosen = make_objective(objective)
     reference = _curve(make_objective("ppo"), "ppo, for comparison", _USUAL)
@@ -170,5 +170,7 @@ def _weights(objective: Objective, sign: float, condition: Mapping[str, float]) 
         **optional,
     )
     (gradient,) = torch.autograd.grad(objective.token_loss(batch).sum(), log_probs)
-    weights: NDArray[np.float64] = np.where(RATIOS * condition["q"] <= 1, (-gradient / sign).flatten().numpy(), np.nan)
-    return weights
+    # Adding 0 makes one of the two zeros.
+    weights = (-gradient / sign).flatten().numpy() + 0.0
+    possible: NDArray[np.float64] = np.where(RATIOS * condition["q"] <= 1, weights, np.nan)
+    return possible

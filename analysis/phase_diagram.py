@@ -13,11 +13,12 @@ comes from resampling seeds, which all cells share.
 
 from __future__ import annotations
 
-import itertools
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.plots import OKABE_ITO, _new_figure, _style, curve_figure
+from analysis.plots import OKABE_ITO, _new_figure, _style, curve_figure, save
 from analysis.statistics import interval
 from envs import exact, make_spec
 from testbed.errors import ConfigError, UnknownNameError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BOUNDARIES", "Boundary", "SignBoundary", "outcomes", "phase_diagram", "sign_boundary"]
+__all__ = ["BOUNDARIES", "Boundary", "SignBoundary", "draw_phase_diagram", "outcomes", "phase_diagram", "sign_boundary"]
 
 FloatArray = NDArray[np.float64]
 
@@ -194,12 +195,36 @@ def phase_diagram(
     left = [name for name in free if name not in (x, y)]
     if left:
         raise ConfigError(
-            f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} varied beside {x} and {y}; choose one value of each "
-            f"with where, such as where={{{left[0]!r}: {table[left[0]].iloc[0]!r}}}"
+            f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} varied beside {x} and {y}; choose one value of "
+            f"each with where, such as where={{{left[0]!r}: {table[left[0]].iloc[0]!r}}}"
         )
     if y is None:
         return _curves(table, x)
     return _heat_maps(run, table, x, y, fraction)
+
+
+def draw_phase_diagram(run: Run, folder: str | Path) -> Path | None:
+    """Write the phase diagram of a sweep's first two numeric axes as PNG, one file per combination of the others.
+
+    Args:
+        run: a sweep.
+        folder: where `phase.png`, or `phase-NAME=VALUE-….png`, goes.
+
+    Returns:
+        The first file; `None` for a sweep without a numeric axis.
+    """
+    names = _axis_names(run)
+    first = run.table.drop_duplicates("cell")[names]
+    plane = [name for name in names if pd.api.types.is_numeric_dtype(first[name]) and first[name].nunique() > 1][:2]
+    if not plane:
+        return None
+    others = [name for name in names if name not in plane]
+    paths = []
+    for values in first[others].drop_duplicates().itertuples(index=False, name=None) if others else [()]:
+        where = dict(zip(others, values, strict=True))
+        stem = "-".join(["phase", *(re.sub(r"[^\w=.,()+-]", "_", f"{name}={value}") for name, value in where.items())])
+        paths.append(save(phase_diagram(run, *plane, where=where), Path(folder) / f"{stem}.png"))
+    return paths[0]
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -220,12 +245,12 @@ def _held(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return table
 
 
-def _largest_entropies(run: Run, axes: Sequence[str]) -> dict[int, float]:
+def _largest_entropies(run: Run, axes: Sequence[str]) -> dict[Any, float]:
     """Entropy of the uniform policy in every cell's environment, nats per response."""
     first = run.table.drop_duplicates("cell").set_index("cell")
     sweep = run.facts["sweep"]
     known: dict[str, float] = {}
-    found = {}
+    found: dict[Any, float] = {}
     for cell, row in first[list(axes)].iterrows():
         env = str(row["env"]) if "env" in axes else sweep["env"]
         own = make_spec(env).parameters
@@ -307,7 +332,7 @@ def _draw_panel(axes: Axes, summary: pd.Series[Any], panel: _Panel, *, grid: boo
     if panel.centred:
         reach = max(abs(end) for end in shown_range) or 1.0
         shown_range = (-reach, reach)
-    elif shown_range[0] == shown_range[1]:
+    elif shown_range[1] - shown_range[0] < 1e-6:  # rounding is no structure
         shown_range = (shown_range[0] - 0.5, shown_range[1] + 0.5)
     options: dict[str, Any] = {"cmap": panel.palette, "vmin": shown_range[0], "vmax": shown_range[1]}
     if grid:
@@ -386,19 +411,27 @@ def _caption(run: Run, table: pd.DataFrame) -> str:
     sweep = run.facts["sweep"]
     counts = table.groupby("cell")["seed"].nunique()
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    return (
-        f"{sweep['objective']} on {sweep['env']}\n{len(counts)} cells, {seeds} seeds per cell\n{sweep['steps']} rollouts "
-        f"of {sweep['epochs'] * sweep['minibatches']} updates, group size {sweep['group_size']}, learning rate "
-        f"{sweep['learning_rate']:g}\nGrey: fewer than half of the seeds get there"
+    updates = sweep["epochs"] * sweep["minibatches"]
+    lines = (
+        f"{sweep['objective']} on {sweep['env']}",
+        f"{len(counts)} cells, {seeds} seeds per cell",
+        f"{sweep['steps']} rollouts of {updates} updates, group size {sweep['group_size']}, "
+        f"learning rate {sweep['learning_rate']:g}",
+        "Grey: fewer than half of the seeds get there",
     )
+    return "\n".join(lines)
 
 
 def _explain(axes: Axes, handles: Sequence[Any], caption: str) -> None:
     axes.set_axis_off()
     if handles:
-        axes.legend(handles=handles, loc="upper left", borderaxespad=0.0, title="Change of entropy", alignment="left")
-    wrapped = "\n".join(textwrap.fill(line, 46) for line in caption.split("\n"))
-    axes.text(0.0, 0.0, wrapped, transform=axes.transAxes, va="bottom", fontsize=8.5, linespacing=1.5)
+        legend = axes.legend(
+            handles=handles, loc="upper left", borderaxespad=0.0, title="Change of entropy", alignment="left"
+        )
+        # Longer than a panel is wide; the columns need not make room for it.
+        legend.set_in_layout(False)
+    wrapped = "\n".join(textwrap.fill(line, 46, break_on_hyphens=False) for line in caption.split("\n"))
+    axes.text(0.0, 0.0, wrapped, in_layout=False, transform=axes.transAxes, va="bottom", fontsize=8.5, linespacing=1.5)
 
 
 def _curves(table: pd.DataFrame, x: str) -> Figure:

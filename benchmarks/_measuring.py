@@ -1,4 +1,4 @@
-"""How the benchmarks time: programs take turns in one process, so that what disturbs one disturbs all.
+"""How the benchmarks time: programs take turns on one core, and processor time counts, not what others take of it.
 
 Only ratios of one run are comparable between machines, and only medians over the turns are reported.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Timing", "machine_facts", "markdown_table", "take_turns"]
+__all__ = ["Timing", "machine_facts", "markdown_table", "pin_to_one_core", "take_turns"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Timing:
 
 
 def take_turns(programs: Mapping[str, Callable[[], float]], turns: int) -> dict[str, Timing]:
-    """Time each program once per turn, after one unrecorded turn.
+    """Work per second of processor time of each program, once per turn after an unrecorded one.
 
     Args:
         programs: name to a function that does some work and returns how much, in the unit to be reported per second.
@@ -44,22 +44,25 @@ def take_turns(programs: Mapping[str, Callable[[], float]], turns: int) -> dict[
     rates: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(turns + 1):
         for name, program in programs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             work = program()
             if turn:
-                rates[name].append(work / (time.perf_counter() - started))
+                rates[name].append(work / (time.process_time() - started))
     return {name: Timing(tuple(values)) for name, values in rates.items()}
 
 
-def machine_facts() -> dict[str, str]:
+def pin_to_one_core() -> None:
+    """Keep this process, and every thread a library starts in it, on one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def machine_facts() -> str:
     """What the numbers depend on beside the code."""
-    return {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "load average": f"{os.getloadavg()[0]:.1f}",
-        "torch": f"{torch.__version__}, {torch.get_num_threads()} thread(s)",
-        "python": platform.python_version(),
-    }
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

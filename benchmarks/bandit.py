@@ -1,85 +1,97 @@
-"""How fast the simulation is on the smallest problem: many seeds at once against loops over one.
+"""How fast the simulation is on the smallest problem: many seeds at once against loops over one, and against JAX.
 
     python benchmarks/bandit.py
 
-PPO's clipped objective on a bandit of 100 arms whose rewards are coins, 16 draws a rollout, 4 SGD updates on each.
-The unit is a replica-update: one update of one seed. Everything runs on one thread; programs take turns.
+PPO's clipped objective on a bandit of 100 arms whose rewards are coins, 16 draws a rollout, 4 updates on each. The unit
+is a replica-update: one update of one seed. Everything runs on one core; programs take turns, and peers that are not
+installed are left out. Beside the programs stands what the core can do at all.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 from collections.abc import Callable
 
 import torch
-from _measuring import machine_facts, markdown_table, take_turns
+from _measuring import Timing, machine_facts, markdown_table, pin_to_one_core, take_turns
+from peers import ARMS, CLIP, GROUP, UPDATES, clean_loop, jax_program, plain_loop, stable_baselines
 
 from testbed.simulation import simulate
 
-ARMS, GROUP, UPDATES, CLIP = 100, 16, 4, 0.2
 REPLICAS = 256
-ENVIRONMENT = f"NullBandit-v1(arms={ARMS},contexts=1)"
+PLAIN, ONE, MANY = "plain torch loop, 1 seed", "simulate, 1 replica", f"simulate, {REPLICAS} replicas"
 
 
-def plain_loop(steps: int) -> float:
-    """What one writes first: one seed, multinomial draws, autograd through everything."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(ARMS, generator=generator, requires_grad=True)
-    optimiser = torch.optim.SGD([logits], lr=1.0)
-    for _ in range(steps):
-        with torch.no_grad():
-            policy = torch.distributions.Categorical(logits=logits)
-            actions = torch.multinomial(policy.probs, GROUP, replacement=True, generator=generator)
-            old_log_probs = policy.log_prob(actions)
-            rewards = (torch.rand(GROUP, generator=generator) < 0.5).float()
-            advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-8)
-        for _ in range(UPDATES):
-            log_probs = torch.log_softmax(logits, -1)[actions]
-            ratio = torch.exp(log_probs - old_log_probs)
-            clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
-            loss = -torch.min(ratio * advantages, clipped * advantages).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return steps * UPDATES
-
-
-def simulated(replicas: int, steps: int) -> float:
-    """The project's own program; its table has the first and the last step."""
+def simulated(replicas: int, steps: int, *, arms: int = ARMS, env: str = "", group_size: int = GROUP) -> float:
+    """The project's own program; its table has the first and the last step only."""
     simulate(
         f"ppo(clip_low={CLIP},clip_high={CLIP})",
-        ENVIRONMENT,
+        env or f"NullBandit-v1(arms={arms},contexts=1)",
         seeds=replicas,
         steps=steps,
-        group_size=GROUP,
+        group_size=group_size,
         epochs=UPDATES,
         metrics_every=steps,
     )
     return replicas * steps * UPDATES
 
 
-def main(turns: int = 7) -> None:
-    torch.set_num_threads(1)
-    programs: dict[str, Callable[[], float]] = {
-        "plain torch, one seed": lambda: plain_loop(300),
-        "simulate, 1 replica": lambda: simulated(1, 600),
-        f"simulate, {REPLICAS} replicas": lambda: simulated(REPLICAS, 600),
-    }
-    timings = take_turns(programs, turns)
-    plain, _, many = timings.values()
+def programs() -> dict[str, Callable[[], float]]:
+    found: dict[str, Callable[[], float] | None] = {PLAIN: lambda: plain_loop(400)}
+    baseline = stable_baselines()
+    found["Stable-Baselines3 PPO, 1 env"] = None if baseline is None else lambda: baseline(40)
+    found["CleanRL-style loop, 16 envs"] = lambda: clean_loop(150)
+    found[f"JAX, {REPLICAS} seeds, Gumbel draws"] = jax_program("gumbel")
+    found[f"JAX, {REPLICAS} seeds, inverse-CDF draws"] = jax_program("inverse")
+    found[ONE] = lambda: simulated(1, 1000)
+    found[MANY] = lambda: simulated(REPLICAS, 1000)
+    return {name: program for name, program in found.items() if program is not None}
+
+
+def comparison(timings: dict[str, Timing]) -> str:
+    many = timings[MANY]
     rows = [
-        [name, f"{timing.median:,.0f}", f"{timing.over(plain):,.1f}", f"{many.over(timing):,.1f}"]
+        [name, f"{timing.median:,.0f}", f"{timing.over(timings[PLAIN]):,.2f}", f"{many.over(timing):,.2f}"]
         for name, timing in timings.items()
     ]
-    print(markdown_table(["program", "replica-updates/s", "over plain", f"{REPLICAS} replicas over it"], rows))
-    print()
-    for replicas in (16, 64, 256, 1024):
-        rate = take_turns({"": lambda: simulated(replicas, 300)}, 3)[""].median  # noqa: B023
-        print(f"{replicas:>5} replicas: {rate:>12,.0f} replica-updates/s")
-    print("\n".join(f"{key}: {value}" for key, value in machine_facts().items()))
+    return markdown_table(["program", "replica-updates/s", "over the plain loop", f"{REPLICAS} replicas over it"], rows)
+
+
+def limits() -> str:
+    """Throughput of the operations the simulation is made of."""
+    table, other = torch.randn(REPLICAS, ARMS), torch.empty(REPLICAS, ARMS)
+    large, target = torch.randn(1 << 24), torch.empty(1 << 24)
+
+    def repeated(operation: Callable[[], object], count: int, work: float) -> Callable[[], float]:
+        def run() -> float:
+            for _ in range(count):
+                operation()
+            return count * work
+
+        return run
+
+    measured = take_turns(
+        {
+            "exp, table in cache (elements)": repeated(lambda: torch.exp(table, out=other), 500, table.numel()),
+            "log-softmax, table in cache (elements)": repeated(
+                lambda: torch.log_softmax(table, -1, out=other), 500, table.numel()
+            ),
+            "copy, main memory (bytes)": repeated(lambda: target.copy_(large), 4, 4 * large.numel()),
+        },
+        turns=5,
+    )
+    rows = [[name, f"{timing.median / 1e9:.2f}"] for name, timing in measured.items()]
+    return markdown_table(["operation", "10⁹/s"], rows)
+
+
+def main(turns: int = 5) -> None:
+    pin_to_one_core()
+    torch.set_num_threads(1)
+    print(comparison(take_turns(programs(), turns)), limits(), machine_facts(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/objectives.py [--turns 21]
 
-64 responses of up to 4096 tokens, float32, one thread. TRL's expressions are the lines of its `GRPOTrainer._compute_loss`
+64 responses of up to 4096 tokens, float32, one thread. TRL's expressions are the lines of `GRPOTrainer._compute_loss`
 between the log-probabilities and the loss, without its metrics; ours is `objective(batch).loss`, whose metrics are not
-read. Both are given tensors that were prepared before: TRL's mask as numbers, our batch by `TokenBatch`. The row
-"with TokenBatch" builds and validates the batch inside the measured time as well.
+read. Both are given tensors that were prepared before: TRL's mask as numbers, our batch by `TokenBatch`. The last
+column builds and validates the batch inside the measured time as well.
 """
 
 from __future__ import annotations

@@ -160,7 +160,8 @@ def _configuration(name: str, size: dict[str, Any], tokenizer: Any) -> Any:
     defaults = family()
     unknown = [key for key in size if key != "model_type" and not hasattr(defaults, key)]
     if unknown:
-        raise UnknownNameError(f"field of {name}", unknown[0], list(size))
+        known = [key for key in [*SIZES[name], "initializer_range", "max_position_embeddings"] if key != "model_type"]
+        raise UnknownNameError(f"field of {name}", unknown[0], known)
     settings = {
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
@@ -186,6 +187,9 @@ def _build(configuration: Any, tokenizer: Any, seed: int, dtype: torch.dtype) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(configuration)
+    if dtype == torch.float64:
+        # The grouped product that experts are computed with by default has no float64.
+        model.set_experts_implementation("eager")
     return CausalLM(model.to(dtype).eval(), tokenizer)
 
 
@@ -620,7 +624,7 @@ def _routers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The routers of a Qwen3 mixture of experts, by layer."""
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter
 
-    routers = [module for module in model.modules() if isinstance(module, Qwen3MoeTopKRouter)]
+    routers: list[torch.nn.Module] = [module for module in model.modules() if isinstance(module, Qwen3MoeTopKRouter)]
     if not routers:
         raise ConfigError(
             f"{type(model).__name__} has no router whose choice could be replayed; expected a Qwen3 mixture of "

@@ -158,8 +158,11 @@ class TokenBatch:
 
     def at_response_tokens(self, values: Tensor) -> Tensor:
         """One value per response, `(..., B, 1)`, at each of its tokens; `(..., B, T)`, 0 where masked."""
-        repeated = values.expand(*values.shape[:-1], self.mask.shape[-1])
-        return self._without_padding(repeated) if self._has_padding else repeated
+        if not self._has_padding:
+            return values.expand(*values.shape[:-1], self.mask.shape[-1])
+        if "numbers" not in self._of_mask:
+            self._of_mask["numbers"] = self.mask.to(self.log_probs.dtype)
+        return values * self._of_mask["numbers"]
 
     def require(self, *names: str, reason: str) -> tuple[Tensor, ...]:
         """The optional fields of these names.
@@ -180,8 +183,8 @@ class TokenBatch:
 
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
-        # Facts of the mask: found out once here, and not again for each policy.
-        _ = self.width, self.lengths
+        # What depends on the mask alone is found out once, and not again for each policy.
+        _ = self.width, self.lengths, self._of_mask
         other = self._twin()
         other.__dict__.pop("_graph", None)
         for name, value in (("log_probs", log_probs), ("entropies", entropies)):
@@ -202,7 +205,7 @@ class TokenBatch:
                 value = getattr(self, name)
                 if value is not None:
                     object.__setattr__(other, name, value[..., : self.width])
-            for name in ("lengths", "width", "_bits", "_has_padding"):
+            for name in ("lengths", "width", "_of_mask", "_has_padding"):
                 other.__dict__.pop(name, None)
         return other
 
@@ -229,20 +232,22 @@ class TokenBatch:
         return not bool(self.mask.all())
 
     @cached_property
-    def _bits(self) -> dict[torch.dtype, Tensor]:
-        """The mask as integers as wide as a floating-point type, all bits set at response tokens."""
+    def _of_mask(self) -> dict[object, Tensor]:
+        """The mask in other forms, shared by all batches that differ in the current policy alone."""
         return {}
 
     def _without_padding(self, values: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return values.masked_fill(~self.mask, 0)
-        if values.dtype not in self._bits:
-            self._bits[values.dtype] = self.mask.to(_BITS[values.dtype]).neg_()
-        kept: Tensor = _KeepBits.apply(values, self._bits[values.dtype])  # type: ignore[no-untyped-call]
+        if values.dtype not in self._of_mask:
+            # Integers as wide as the numbers, all bits set at response tokens.
+            self._of_mask[values.dtype] = self.mask.to(_BITS[values.dtype]).neg_()
+        kept: Tensor = _KeepBits.apply(values, self._of_mask[values.dtype])  # type: ignore[no-untyped-call]
         return kept
 
     def _one_per_token(self, advantages: Tensor) -> Tensor:
-        per_response = advantages.unsqueeze(-1)
+        # An empty response may have any advantage, NaN included.
+        per_response = advantages.where(self.lengths > 0, 0).unsqueeze(-1)
         object.__setattr__(self, "_response_advantages", per_response)
         return per_response.expand_as(self.mask)
 
@@ -330,8 +335,11 @@ class _KeepBits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        kept: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
-        return kept, None
+        if torch.is_grad_enabled():
+            # Someone differentiates twice.
+            again: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
+            return again, None
+        return _KeepBits.forward(gradient, ctx.bits), None
 
 
 def _widened(values: Tensor) -> Tensor:

@@ -45,6 +45,39 @@ def test_padding_may_hold_anything():
     assert gradient.tolist() == mask.float().tolist()
 
 
+def test_one_advantage_per_response_is_kept_beside_the_tokens():
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    given = TokenBatch(**fields(mask=mask, advantages=torch.tensor([2.0, math.nan])))
+    assert given.response_advantages.tolist() == [[2.0], [0.0]]
+    assert given.at_response_tokens(given.response_advantages).tolist() == given.advantages.tolist()
+    assert given.trimmed().response_advantages.tolist() == [[2.0], [0.0]]
+    assert TokenBatch(**fields(advantages=torch.ones(2, 3))).response_advantages is None
+
+
+def test_half_precision_advantages_are_widened_in_both_forms():
+    batch = TokenBatch(**fields(advantages=torch.ones(2, dtype=torch.bfloat16)))
+    assert batch.advantages.dtype == batch.response_advantages.dtype == torch.float32
+
+
+def test_a_sum_that_overflows_is_not_taken_for_an_infinity():
+    largest = torch.finfo(torch.float32).max
+    batch = TokenBatch(**fields(log_probs=torch.full((2, 3), -largest)))
+    assert batch.log_probs.sum().isinf()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masking_changes_no_bit_of_what_it_keeps(dtype):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(50, 7, generator=generator, dtype=dtype)
+    values[0, 0] = -0.0
+    mask = torch.rand(50, 7, generator=generator) > 0.3
+    mask[0, 0] = True
+    batch = TokenBatch(log_probs=values, old_log_probs=values, advantages=values, mask=mask)
+    expected = values.masked_fill(~mask, 0)
+    assert torch.equal(batch.log_probs, expected)
+    assert torch.equal(batch.log_probs.signbit(), expected.signbit())
+
+
 def test_masking_survives_functional_transforms():
     mask = torch.tensor([[True, False]])
 

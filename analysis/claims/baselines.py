@@ -24,7 +24,7 @@ from analysis.trajectories import Trajectories
 
 PAPER = "Baselines"
 PPO, UNCLIPPED = {"objective": "ppo"}, {"objective": "ppo(clip_low=1e9,clip_high=1e9)"}
-EQUAL_BUDGET = Tuning((4.0, 8.0, 16.0, 32.0, 64.0), final("exact/return"))
+EQUAL_BUDGET = Tuning((16.0, 64.0, 256.0, 1024.0), final("exact/return"))
 
 
 def _rise(metric: str, arm: str) -> Estimand:

@@ -493,7 +493,7 @@ register(
         estimand=difference(average("exact/regret"), of="ce_gppo", minus="dapo"),
         direction="less",
         threshold=-0.02,
-        tuning=Tuning((4.0, 8.0, 16.0, 32.0, 64.0), average("exact/regret"), better="lower"),
+        tuning=Tuning((8.0, 16.0, 32.0, 64.0, 128.0), average("exact/regret"), better="lower"),
         acts=(("ce_gppo", "band/outside_fraction"),),
         curves=("exact/regret", "exact/entropy"),
         falsifier=Falsifier(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.claims._claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
 from analysis.claims._estimands import (
     at_matched,
     average,
@@ -331,6 +331,7 @@ for name, tuning, rate_text, recorded, notes in (
             curves=("exact/regret", "exact/entropy"),
             falsifier=CAPPED,
             tier="full" if tuning else "quick",
+            seeds=64 if tuning else DEFAULT_SEEDS,
             recorded=recorded,  # type: ignore[arg-type]
             notes=notes,
         )

@@ -428,8 +428,10 @@ def tensor_like(value: Hyper, reference: Tensor) -> Tensor:
 
 
 def score_loss(weight: Tensor, batch: TokenBatch) -> Tensor:
-    """-sg[w]·A·log p: the token loss whose whole weight is a constant, so that F = w."""
-    return -weight.detach() * batch.advantages * batch.log_probs
+    """-sg[w]·A·log p: the token loss whose whole weight is a constant, so that F = w; `weight` may be `(..., B, 1)`."""
+    # log p is 0 where masked, so one advantage per response serves as well as one per token.
+    advantages = batch.advantages if batch.response_advantages is None else batch.response_advantages
+    return weight.detach() * -advantages * batch.log_probs
 
 
 def straight_through(log_ratio: Tensor) -> Tensor:

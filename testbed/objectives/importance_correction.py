@@ -27,7 +27,7 @@ class ImportanceCorrection(Wrapper):
     trainer's; the weight corrects for having sampled from the engine's. It is a constant.
 
     Reference: Yao et al., Your efficient RL framework secretly brings you off-policy RL training, 2025 (token level,
-        truncated at 2). Masking: Team Ling, Every step evolves, arXiv 2510.18855.
+        truncated at 2). Masking: Ling Team, Every step evolves, arXiv 2510.18855 (IcePop, which also has a lower end).
     Departures: the sum of a response's log-weights is clamped to ±20. A penalty wrapped inside is weighted too; TRL
         and verl weight the policy loss alone, which is `reference_kl(base=importance_correction(…))`.
     Gradient: w times that of the base; none to either set of stored probabilities.

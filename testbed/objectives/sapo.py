@@ -60,4 +60,5 @@ class SAPO(Objective):
         return (weight * batch.advantages).neg_().masked_fill_(cut, 0)
 
     def _tau(self, batch: TokenBatch) -> Tensor:
-        return choose(batch.advantages > 0, self.tau_pos, self.tau_neg, batch.advantages)
+        advantages = batch.advantages if batch.response_advantages is None else batch.response_advantages
+        return choose(advantages > 0, self.tau_pos, self.tau_neg, advantages)

@@ -1,0 +1,216 @@
+"""Onsets, sign boundaries and the figure, on tables whose answers can be read off."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.phase_diagram import (
+    BOUNDARIES,
+    draw_phase_diagram,
+    outcomes,
+    phase_diagram,
+    sign_boundary,
+)
+from testbed.errors import ConfigError, UnknownNameError
+from testbed.simulation import Run, Sweep, run_sweep
+
+LOG4 = math.log(4)
+
+
+def planted(axes: dict[str, list[Any]], entropies: dict[tuple[int, int], list[float]], **facts: Any) -> Run:
+    """A sweep's run on a bandit of four arms with these entropies by cell and seed."""
+    rows = [
+        {
+            "cell": cell,
+            **{name: values[cell] for name, values in axes.items()},
+            "seed": seed,
+            "step": 10 * index,
+            "exact/entropy": value,
+            "exact/regret": 0.1 * index,
+            "exact/kl_initial": 0.2 * index,
+        }
+        for (cell, seed), path in entropies.items()
+        for index, value in enumerate(path)
+    ]
+    sweep = {
+        "objective": "dapo",
+        "env": "NullBandit-v1(arms=4,contexts=1)",
+        "steps": 20,
+        "epochs": 4,
+        "minibatches": 1,
+        "group_size": 16,
+        "learning_rate": 1.0,
+        "vary": [{"name": name, "values": list(dict.fromkeys(values))} for name, values in axes.items()],
+    }
+    return Run(pd.DataFrame(rows), {"sweep": sweep | facts})
+
+
+def plane(change: Any, *, points: int = 5, seeds: int = 8, noise: float = 0.0) -> Run:
+    """A full grid over both clip bounds in which entropy ends at 0.7 + change(low, high) + noise of the seed."""
+    values = np.linspace(0.1, 0.5, points)
+    low, high = (axis.ravel() for axis in np.meshgrid(values, values, indexing="ij"))
+    spread = noise * np.random.default_rng(0).standard_normal(seeds)
+    paths = {
+        (cell, seed): [0.7, 0.7 + change(low[cell], high[cell]) + spread[seed]]
+        for cell in range(points**2)
+        for seed in range(seeds)
+    }
+    return planted({"clip_low": low.tolist(), "clip_high": high.tolist()}, paths)
+
+
+def test_onsets_by_hand() -> None:
+    # From 0.6 nats, half is 0.3; of the room up to log 4 = 1.386 half is 0.993.
+    paths = {(0, 0): [0.6, 0.31, 0.29], (0, 1): [0.6, 0.99, 1.0], (0, 2): [0.6, 0.3, 0.9], (0, 3): [0.6, 0.6, 0.6]}
+    found = outcomes(planted({"clip_low": [0.1]}, paths)).set_index("seed")
+    assert found["collapse"].tolist() == [20, math.inf, 10, math.inf]
+    assert found["explosion"].tolist() == [math.inf, 20, math.inf, math.inf]
+    np.testing.assert_allclose(found["entropy_change"], [-0.31, 0.4, 0.3, 0.0], rtol=0, atol=1e-15)
+    assert found["regret"].tolist() == [0.2] * 4
+    assert found["kl"].tolist() == [0.4] * 4
+
+
+def test_other_fraction_by_hand() -> None:
+    found = outcomes(planted({"clip_low": [0.1]}, {(0, 0): [1.0, 0.2, 0.09], (0, 1): [1.0, 1.3, 1.36]}), fraction=0.9)
+    # 0.1, and 1 + 0.9 · 0.386 = 1.348.
+    assert found["collapse"].tolist() == [20, math.inf]
+    assert found["explosion"].tolist() == [math.inf, 20]
+
+
+def test_uniform_start_cannot_explode() -> None:
+    found = outcomes(planted({"clip_low": [0.1]}, {(0, 0): [LOG4, LOG4, LOG4]}))
+    assert found["explosion"].tolist() == [math.inf]
+
+
+def test_room_is_that_of_the_cell() -> None:
+    # 0.6 + (log 4 - 0.6)/2 = 0.99 with four arms, but 0.6 + (log 2 - 0.6)/2 = 0.65 with two.
+    run = planted({"arms": [4, 2]}, {(0, 0): [0.6, 0.68], (1, 0): [0.6, 0.68]}, env="NullBandit-v1(contexts=1)")
+    assert outcomes(run)["explosion"].tolist() == [math.inf, 10]
+
+
+def test_sign_boundary_of_a_straight_line() -> None:
+    # The change is 0 where high = 0.6 - low, linear in between: interpolation is exact.
+    found = sign_boundary(outcomes(plane(lambda low, high: 0.5 * (high + low - 0.6))), "clip_low", "clip_high")
+    np.testing.assert_allclose(found.x, [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-12)
+    np.testing.assert_allclose(found.y, [0.5, 0.4, 0.3, 0.2, 0.1], rtol=1e-9)
+    # All seeds agree, so do all resamples.
+    np.testing.assert_allclose(found.low, found.y, rtol=1e-9)
+    np.testing.assert_allclose(found.high, found.y, rtol=1e-9)
+
+
+def test_sign_boundary_is_missing_without_a_change_of_sign() -> None:
+    found = sign_boundary(outcomes(plane(lambda low, high: low - 0.25)), "clip_low", "clip_high")
+    assert np.isnan(found.y).all()
+    assert np.isnan(found.low).all()
+
+
+def test_interval_of_the_boundary_is_that_of_the_mean() -> None:
+    # A shift of a seed by s moves its crossing by -s: the interval is that of the mean shift of the 64 seeds.
+    run = plane(lambda low, high: high - 0.3, points=9, seeds=64, noise=0.05)
+    found = sign_boundary(outcomes(run), "clip_low", "clip_high")
+    width = 2 * 1.645 * 0.05 / math.sqrt(64)
+    np.testing.assert_allclose(found.high - found.low, width, rtol=0.25)  # the sample's own spread, and resampling
+    assert ((found.low < 0.3) & (found.high > 0.3)).all()
+
+
+def test_sign_boundary_needs_a_full_grid() -> None:
+    table = outcomes(plane(lambda low, high: high - low))
+    with pytest.raises(ConfigError, match="no full grid with equal seeds"):
+        sign_boundary(table[table["cell"] != 3], "clip_low", "clip_high")
+
+
+def test_boundaries_by_hand() -> None:
+    arithmetic, logarithmic = (item.curve(np.array([0.2, 0.5])) for item in BOUNDARIES)
+    assert arithmetic.tolist() == [0.2, 0.5]
+    np.testing.assert_allclose(logarithmic, [0.25, 1.0], rtol=1e-15)  # (1 + ε)(1 - 0.2) = 1, (1 + ε)(1 - 0.5) = 1
+
+
+def test_figure_shows_every_measure_and_the_boundaries() -> None:
+    figure = phase_diagram(plane(lambda low, high: high - low + 0.01))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[:5] == [
+        "Change of entropy",
+        "Regret",
+        "KL from the initial policy",
+        "Onset of collapse (-50%)",
+        "Onset of explosion (+50% of the room)",
+    ]
+    legend = [text.get_text() for text in figure.axes[5].get_legend().get_texts()]
+    assert legend[0] == "measured: no change"
+    assert legend[2:] == [item.label for item in BOUNDARIES]
+    assert "25 cells, 8 seeds per cell" in figure.axes[5].texts[0].get_text()
+
+
+def test_panel_shows_the_cell_means() -> None:
+    run = plane(lambda low, high: high - low, noise=0.1)
+    mesh = phase_diagram(run, "clip_low", "clip_high").axes[0].collections[0]
+    table = outcomes(run).pivot_table(index="clip_high", columns="clip_low", values="entropy_change")
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(5, 5), table.to_numpy(), rtol=1e-12)
+
+
+def test_boundary_of_another_plane_is_not_drawn() -> None:
+    run = plane(lambda low, high: high - low)
+    run.facts["sweep"]["env"] = "RareArm-v1(arms=4,contexts=1)"
+    legend = [text.get_text() for text in phase_diagram(run).axes[5].get_legend().get_texts()]
+    assert not set(legend) & {item.label for item in BOUNDARIES}
+
+
+def test_one_axis_gives_curves() -> None:
+    run = planted(
+        {"staleness": [0, 1, 2]}, {(cell, seed): [0.6, 0.5 + 0.01 * seed] for cell in range(3) for seed in range(5)}
+    )
+    figure = phase_diagram(run)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["staleness"] * 3
+
+
+def test_files_of_a_real_sweep(tmp_path: Path) -> None:
+    sweep = Sweep(
+        objective="dapo",
+        env="NullBandit-v1(arms=4,contexts=1)",
+        vary=["clip_low=0.1:0.3", "clip_high=0.1:0.3", "optimizer=sgd,adam"],
+        samples=4,
+        seeds=2,
+        steps=2,
+    )
+    run = run_sweep(sweep)
+    assert run is not None
+    first = draw_phase_diagram(run, tmp_path)
+    assert first == tmp_path / "phase-optimizer=sgd.png"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phase-optimizer=adam.png", "phase-optimizer=sgd.png"]
+    assert first.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_file_without_a_numeric_axis(tmp_path: Path) -> None:
+    run = planted({"optimizer": ["sgd", "adam"]}, {(0, 0): [0.6, 0.5], (1, 0): [0.6, 0.5]})
+    assert draw_phase_diagram(run, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"x": "clip_lo"}, UnknownNameError, "unknown axis of the sweep 'clip_lo'; did you mean 'clip_low'"),
+        ({"where": {"clip_low": 7.0}}, ConfigError, "no cell has clip_low = 7.0; it takes"),
+        ({"fraction": 1.0}, ConfigError, "fraction is 1.0"),
+    ],
+)
+def test_refuses(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        phase_diagram(plane(lambda low, high: high - low), **arguments)
+
+
+def test_refuses_a_free_axis() -> None:
+    run = planted(
+        {"clip_low": [0.1, 0.2], "clip_high": [0.1, 0.1], "epochs": [2, 4]}, {(0, 0): [0.6, 0.5], (1, 0): [0.6, 0.5]}
+    )
+    with pytest.raises(ConfigError, match="epochs is varied beside clip_low and clip_high; choose one value"):
+        phase_diagram(run)
+
+
+def test_refuses_a_run_that_is_no_sweep() -> None:
+    with pytest.raises(ConfigError, match="the run is no sweep"):
+        outcomes(Run(pd.DataFrame(), {}))

@@ -1,0 +1,256 @@
+"""Fine-tuning from a file: what is written, that a resumed run is the run, and what a wrong file is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed import finetune
+from testbed.errors import ConfigError, RunExistsError, UnknownNameError
+from testbed.finetune import FinetuneSettings, configuration_names, load_settings, log_row, run_finetune
+
+SMALL: dict[str, Any] = {
+    "model": "qwen2-0.1m",
+    "train": {"source": "arithmetic(level=1,count=16)"},
+    "test": {"source": "arithmetic(level=1,count=4)", "split": "test"},
+    "objective": "dcpo",
+    "trainer": {
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "num_iterations": 2,
+        "max_completion_length": 4,
+        "learning_rate": 0.01,
+        "save_steps": 1,
+        "save_total_limit": 9,
+    },
+    "evaluation": {"samples": 2},
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL | changes), encoding="utf-8")
+    return path
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", configuration_names())
+def test_every_ready_configuration_can_be_read(name: str) -> None:
+    assert isinstance(load_settings(name), FinetuneSettings)
+
+
+def test_the_promised_configurations_are_there() -> None:
+    promised = {"cpu-smoke", "cpu-moe", "gpu-arithmetic", "qwen2.5-0.5b-gsm8k", "qwen2.5-1.5b-math"}
+    assert promised <= set(configuration_names())
+
+
+def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
+    # YAML 1.1 reads 1e-3 as text.
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL) + "warm_start: {learning_rate: 1e-3, target: 1}\n", encoding="utf-8")
+    warm_start = load_settings(path).warm_start
+    assert warm_start is not None
+    assert warm_start.learning_rate == 0.001
+    assert warm_start.target == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objektive": "dapo"}, "unknown key 'objektive'; did you mean 'objective'"),
+        ({"train": {"sauce": "arithmetic"}}, "unknown key 'sauce'; did you mean 'source'"),
+        ({"train": "arithmetic"}, "train is 'arithmetic'; expected a mapping"),
+        ({"test": {}}, "test lacks source"),
+        ({"seed": "seven"}, "seed is 'seven'; expected int"),
+        ({"routing_replay": 1}, "routing_replay is 1; expected bool"),
+        ({"trainer": {"max_steps": 0}}, r"trainer\.max_steps is 0"),
+        ({"trainer": {"max_steps": 1, "seed": 3}}, "trainer sets seed"),
+        ({"evaluation": {"samples": 0}}, "samples=0"),
+    ],
+)
+def test_rejects_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=message):
+        load_settings(path)
+
+
+def test_rejects_an_objective_that_does_not_exist(tmp_path: Path) -> None:
+    path = written(tmp_path, objective="dpao")
+    with pytest.raises(UnknownNameError, match="did you mean 'dapo'"):
+        load_settings(path)
+
+
+def test_rejects_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"there is no file 'nowhere\.yaml'"):
+        load_settings("nowhere.yaml")
+
+
+def test_rejects_a_configuration_that_does_not_exist() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'cpu-smoke'"):
+        load_settings("cpu-smok")
+
+
+def test_rejects_what_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("model: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_settings(path)
+
+
+def test_says_when_trl_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(finetune.metadata, "version", absent)
+    with pytest.raises(ConfigError, match="fine-tuning needs TRL"):
+        run_finetune(written(tmp_path), out=tmp_path / "run")
+
+
+def test_log_rows_carry_one_name_a_metric() -> None:
+    # TRL's reward and clip_ratio/high_mean are reward/mean and clip/high_fraction here.
+    logs = {
+        "loss": 0.5,
+        "grad_norm": math.inf,
+        "reward": 1.0,
+        "clip_ratio/high_mean": 0.1,
+        "reward/mean": 1.0,
+        "kl/ref": None,
+        "epoch": 0.5,
+    }
+    assert log_row(7, logs) == {
+        "step": 7,
+        "loss": 0.5,
+        "gradient/norm": None,
+        "reward/mean": 1.0,
+        "kl/ref": None,
+        "epoch": 0.5,
+    }
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context():
+        run_finetune(written(folder), out=folder / "run")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_leaves_what_it_promises(whole: Path) -> None:
+    run = whole / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoints",
+        "configuration.yaml",
+        "evaluation.json",
+        "log.jsonl",
+        "model",
+        "samples.jsonl",
+        "start",
+    }
+    log = finetune.read_log(run / "log.jsonl")
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert {"loss", "gradient/norm", "ratio/mean", "clip/fraction", "entropy/mean", "update/refused"} <= set(log[0])
+    assert not {"grad_norm", "clip_ratio/high_mean", "reward"} & set(log[0])
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert set(evaluation) == {"before", "after", "difference", "facts"}
+    for phase in ("before", "after"):
+        estimate = evaluation[phase]["greedy"]
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+        assert len(evaluation[phase]["per_problem"]) == 4
+    samples = finetune.read_log(run / "samples.jsonl")
+    assert [row["phase"] for row in samples] == ["before"] * 4 + ["after"] * 4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("checkpoint", [1, 4])
+def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) -> None:
+    # As if the process had died after the checkpoint, with a row of the log already written for the step after it.
+    interrupted = tmp_path / "run"
+    shutil.copytree(whole / "run", interrupted)
+    shutil.rmtree(interrupted / "model")
+    for path in (interrupted / "checkpoints").glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > checkpoint:
+            shutil.rmtree(path)
+    evaluation = json.loads((interrupted / "evaluation.json").read_text())
+    (interrupted / "evaluation.json").write_text(json.dumps({"before": evaluation["before"]}))
+
+    result = run_finetune(whole / "small.yaml", resume=True, out=interrupted)
+    timed = {"step_time"}
+    expected = finetune.read_log(whole / "run" / "log.jsonl")
+    assert [{key: row[key] for key in row if key not in timed} for row in result.log] == [
+        {key: row[key] for key in row if key not in timed} for row in expected
+    ]
+    for phase in ("before", "after"):
+        assert result.evaluation[phase] == evaluation[phase]
+    assert result.evaluation["difference"] == evaluation["difference"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_refuses_to_write_over_a_run(whole: Path) -> None:
+    with pytest.raises(RunExistsError, match="nothing was written"):
+        run_finetune(whole / "small.yaml", out=whole / "run")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_refuses_to_resume_with_other_settings(whole: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, objective="grpo", seed=5)
+    with pytest.raises(ConfigError, match=r"other settings \(objective, seed\)"):
+        run_finetune(path, resume=True, out=whole / "run")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_refuses_to_resume_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    path = written(tmp_path)
+    with pytest.raises(ConfigError, match="holds no run to resume"):
+        run_finetune(path, resume=True, out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_setting_trl_does_not_know_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    trainer = SMALL["trainer"] | {"learning_rat": 0.1}
+    path = written(tmp_path, trainer=trainer)
+    with pytest.raises(ConfigError, match=r"trainer has the unknown key 'learning_rat'.*did you mean 'learning_rate'"):
+        run_finetune(path, out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_hub_name_offline_is_one_sentence_soon(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    path = written(tmp_path, model="Qwen/Qwen2.5-0.5B")
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="cpu-smoke"):
+        run_finetune(path, out=tmp_path / "run")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trains_an_adapter(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    pytest.importorskip("trl", reason="TRL is not installed")
+    settings = dataclasses.replace(
+        load_settings(written(tmp_path)),
+        lora={"r": 2, "target_modules": ["q_proj"]},
+        trainer=SMALL["trainer"] | {"max_steps": 1},
+    )
+    result = run_finetune(settings, out=tmp_path / "run")
+    assert (result.folder / "model" / "adapter_config.json").exists()
+    assert len(result.summary()) == 5
