@@ -135,7 +135,7 @@ def main() -> None:
             ]
         )
     print(markdown_table(["objective", "TRL (ms)", "here (ms)", "here / TRL", "with TokenBatch / TRL"], rows))
-    print("\n" + "\n".join(f"{key}: {value}" for key, value in machine_facts().items()))
+    print(f"\n{machine_facts()}")
 
 
 if __name__ == "__main__":

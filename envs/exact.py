@@ -379,7 +379,7 @@ def expected_update(spec: Automaton, log_policy: Tensor, weights: Tensor, behavi
     with torch.no_grad():
         _, policy = _normalised(spec, log_policy, "log_policy")
         visits = policy if behaviour is None else _normalised(spec, behaviour, "behaviour")[1]
-        weights = _table(spec, weights.detach(), "weights")
+        weights = _table(spec, weights, "weights")
         if weights.isnan().any():
             raise BatchError("weights holds NaN; give 0 where the gate is shut")
         return _update(_occupancy(spec, visits), policy, weights)
@@ -539,6 +539,11 @@ def _joint_shape(spec: Automaton, table: Tensor) -> torch.Size:
 
 def _table(spec: Automaton, table: Tensor, label: str) -> Tensor:
     """The table in float64, or an error that names it."""
+    if not isinstance(table, Tensor):
+        raise BatchError(
+            f"{label} is a {type(table).__name__}; expected a float tensor (..., {spec.states}, {spec.vocabulary}), "
+            f"states by tokens of {spec.name}"
+        )
     if table.shape[-2:] != (spec.states, spec.vocabulary) or not table.is_floating_point():
         raise BatchError(
             f"{label} has shape {tuple(table.shape)} and dtype {table.dtype}; expected a float table "
@@ -552,12 +557,12 @@ def _table(spec: Automaton, table: Tensor, label: str) -> Tensor:
             f"{label} has replica dimensions {tuple(table.shape[:-2])}; expected ones that broadcast with "
             f"{tuple(spec.replica_shape)}, those of {spec.name}'s tables"
         ) from None
-    return table.double()
+    return table.detach().double()
 
 
 def _normalised(spec: Automaton, log_policy: Tensor, label: str) -> tuple[Tensor, Tensor]:
     """Log-probabilities and probabilities in float64, or an error that names the table."""
-    log_policy = _table(spec, log_policy.detach(), label)
+    log_policy = _table(spec, log_policy, label)
     policy = log_policy.exp()
     excess = (policy.sum(-1) - 1).abs().amax()
     # Written so that NaN fails; the slack is for tables that were normalised in float32.

@@ -110,10 +110,10 @@ class TokenBatch:
     @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        # hardtanh is clamp with a backward pass of a third of the cost.
+        # hardtanh is clamp with a backward pass of a third of the cost; in place, the difference needs no second home.
         return self._once(
             "log_ratio",
-            lambda: torch.nn.functional.hardtanh(self.log_probs - self.old_log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO),
+            lambda: torch.nn.functional.hardtanh_(self.log_probs - self.old_log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO),
         )
 
     @property
@@ -136,11 +136,13 @@ class TokenBatch:
     @cached_property
     def lengths(self) -> Tensor:
         """n_i: response tokens of each sequence; float `(..., B)`, 0 for an empty response."""
-        return self.mask.sum(-1, dtype=self.log_probs.dtype)
+        return self._counts.to(self.log_probs.dtype)
 
     @cached_property
     def width(self) -> int:
         """Columns up to the last response token of any sequence; columns beyond it are padding everywhere."""
+        if not bool((self._counts < self.mask.shape[-1]).all()):
+            return self.mask.shape[-1]
         used = self.mask.reshape(-1, self.mask.shape[-1]).any(0).nonzero()
         return int(used[-1]) + 1 if used.numel() else self.mask.shape[-1]
 
@@ -229,7 +231,11 @@ class TokenBatch:
 
     @cached_property
     def _has_padding(self) -> bool:
-        return not bool(self.mask.all())
+        return bool((self._counts < self.mask.shape[-1]).any())
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        return self.mask.sum(-1)
 
     @cached_property
     def _of_mask(self) -> dict[object, Tensor]:
@@ -268,7 +274,7 @@ class TokenBatch:
                 f"mask has shape {tuple(mask.shape)}; expected {tuple(log_probs.shape)} as log_probs (..., B, T)"
             )
         counted_elsewhere = self.token_count is not None and self.sequence_count is not None
-        if not counted_elsewhere and not bool(mask.flatten(-2).any(-1).all()):
+        if not counted_elsewhere and not bool((self._counts.sum(-1) > 0).all()):
             raise BatchError(
                 "mask marks no response token in at least one batch; a mean over nothing is not 0. "
                 "Drop the batch, or pass token_count and sequence_count of the whole optimiser step"

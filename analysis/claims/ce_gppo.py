@@ -302,11 +302,12 @@ for name, measure, title, statement, recorded, planted in (
             ),
         )
     )
-for where, setting, seeds, recorded, note in (
+for where, setting, seeds, tier, recorded, note in (
     (
         "",
         RARE_ARM,
         64,
+        "full",
         "reproduced",
         "A prompt whose policy has collapsed on a common arm never finds the rare one again: this is the loss.",
     ),
@@ -314,6 +315,7 @@ for where, setting, seeds, recorded, note in (
         "-of-many-solutions",
         MODULAR_SUM,
         32,
+        "quick",
         "refuted",
         "With many solutions nothing is lost by settling on a few of them early.",
     ),
@@ -343,6 +345,7 @@ for where, setting, seeds, recorded, note in (
             ),
             recorded=recorded,  # type: ignore[arg-type]
             notes=(note,),
+            tier=tier,  # type: ignore[arg-type]
         )
     )
 register(

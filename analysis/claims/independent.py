@@ -48,7 +48,8 @@ register(
         acts=(("bapo", "band/outside_fraction"),),
         falsifier=Falsifier("BAPO is replaced by PPO with fixed bounds.", {"bapo": {"objective": "ppo"}}),
         recorded="refuted",
-        notes=("Nothing in a table keeps entropy up once a solution is found; what rises in the null arm is drift.",),
+        tier="full",
+        notes=("A table has no parameter that noise on one prompt could spread from to the others.",),
     )
 )
 register(
@@ -95,16 +96,16 @@ register(
         falsifier=Falsifier("The ratios are truncated at 1.5.", {"truncated": {"objective": "dppo(ratio_max=1.5)"}}),
         recorded="refuted",
         notes=(
-            "The opposite happens: a ratio that grew large under one lucky reward is what locks the policy in here, and "
-            "a cap on its weight is a smaller step. On language models the capped tokens are rare ones worth learning.",
+            "The opposite happens: a ratio that grew large under one lucky reward is what locks the policy in here, "
+            "and a cap on its weight is a smaller step.",
         ),
     )
 )
 
 WEIGHT_ONE_ARMS = {"weight one": {"objective": REINFORCE}, "grpo": {"objective": GRPO}}
 WEIGHT_ONE_SCOPE = (
-    "Tabular policy on modular sum, learning rate 16, four passes over each rollout. Weight one is reinforcement of the "
-    "log-probability, with neither ratio nor clip."
+    "Tabular policy on modular sum, learning rate 16, four passes over each rollout. Weight one is reinforcement of "
+    "the log-probability, with neither ratio nor clip."
 )
 register(
     StatisticalClaim(
@@ -224,8 +225,8 @@ for name, env, size, recorded in (
             paper=PAPER,
             title=f"Reward as an exponential of entropy, {size.partition(',')[0]}",
             source="Cui et al., arXiv 2505.22617v1, R = -a·exp(H) + b, statement X5",
-            statement="Over training the return is closer to linear in the exponential of the entropy per token than to "
-            "linear in the entropy itself.",
+            statement="Over training the return is a straight line in the exponential of the entropy per token "
+            "rather than in the entropy itself: the former explains more of its variance.",
             scope=f"GRPO, tabular policy, {size}, learning rate 16, 60 rollouts; shares of variance explained.",
             unit="R²",
             setting=MODULAR_SUM | {"env": env},
@@ -240,7 +241,7 @@ for name, env, size, recorded in (
             planted=0.01,
             curves=("exact/token_entropy", "exact/return"),
             falsifier=Falsifier(
-                "The policy starts at one right arm's lock-in: a bandit with a hundred arms of which one pays.",
+                "A bandit with a hundred arms of which one pays well, where theory has a straight line.",
                 {"grpo": {"objective": GRPO, "env": "RareArm-v1"}},
             ),
             recorded=recorded,  # type: ignore[arg-type]

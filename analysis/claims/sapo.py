@@ -116,20 +116,22 @@ register(
         paper=PAPER,
         title="The order of τ_neg over a wide range",
         source=f"{CITATION}, statement S2",
-        statement="Each doubling of τ_neg from 0.5 to 4 lowers the divergence per iteration.",
-        scope="Tabular policy on modular sum with 12 tokens, learning rate 16, rollouts eight iterations old. "
+        statement="Each doubling of τ_neg from 0.5 to 4 lowers the divergence per iteration by at least 0.001 nats.",
+        scope="Tabular policy on modular sum with 12 tokens, learning rate 64, rollouts eight iterations old. "
         "Stability is measured as divergence, not as the absence of a collapse: none of these runs collapses.",
         unit="nats per response",
-        setting=STALE,
+        setting=STALE | {"learning_rate": 64.0},
         arms=TAUS,
         estimand=in_order(average("exact/kl_step"), list(TAUS)),
         statistic="smallest step",
         direction="less",
-        threshold=0.0,
-        planted=-0.001,
+        threshold=-0.001,
         curves=("exact/kl_step", "exact/regret"),
         falsifier=Falsifier("The largest τ_neg is replaced by the smallest.", {"τ_neg 4": TAUS["τ_neg 0.5"]}),
         recorded="reproduced",
+        notes=(
+            "At a quarter of the rate ratios stay where all these gates are flat, and the first step is below noise.",
+        ),
     )
 )
 

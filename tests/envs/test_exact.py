@@ -274,6 +274,7 @@ def test_gibbs_policies_lie_on_the_frontier_and_no_policy_below(name, random_pol
         (torch.zeros(2, 2, dtype=torch.int64), "dtype torch.int64; expected a float table"),
         (torch.zeros(2, 2), "miss a sum of 1 by 1; expected normalised log-probabilities"),
         (torch.full((2, 2), float("nan")), "miss a sum of 1 by nan"),
+        ([[0.0, 0.0], [0.0, 0.0]], r"log_policy is a list; expected a float tensor \(..., 2, 2\)"),
     ],
 )
 def test_rejects_what_is_no_policy(walk, table, message):

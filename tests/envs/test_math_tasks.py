@@ -262,8 +262,8 @@ def test_rejects_files(tmp_path: Path) -> None:
 
 
 def test_rejects_names_and_limits() -> None:
-    with pytest.raises(UnknownNameError, match="unknown math task 'arithmetics'; did you mean 'arithmetic'"):
-        load_task("arithmetics")
+    with pytest.raises(UnknownNameError, match="unknown math task 'arithmeti'; did you mean 'arithmetic'"):
+        load_task("arithmeti")
     with pytest.raises(ConfigError, match="limit is 0"):
         load_task(ROWS, limit=0)
     with pytest.raises(UnknownNameError, match="unknown split 'tset'; did you mean 'test'"):

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.claims._estimands import relative_change
+from analysis.trajectories import Trajectories
+
+
+def one_seed(values: list[float]) -> Trajectories:
+    rows = [
+        {"objective": "o", "replica": 0, "seed": 0, "step": step, "updates": step, "m": value}
+        for step, value in enumerate(values)
+    ]
+    return Trajectories(pd.DataFrame(rows))
+
+
+# The first rollout does not count; then a doubling, a halving and no change: log 2, log 2 and 0.
+RUN = one_seed([9.0, 1.0, 2.0, 1.0, 1.0])
+
+
+def test_relative_change_is_a_mean_of_absolute_log_ratios() -> None:
+    assert relative_change("m").read(RUN)[0] == pytest.approx(2 / 3 * math.log(2), rel=1e-12)
+
+
+@pytest.mark.parametrize(("quantile", "expected"), [(0.0, 0.0), (0.25, 0.5 * math.log(2)), (1.0, math.log(2))])
+def test_relative_change_at_a_quantile(quantile: float, expected: float) -> None:
+    # Sorted 0, log 2, log 2: the 0.25 quantile lies halfway between the first two.
+    assert relative_change("m", quantile).read(RUN)[0] == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_relative_change_says_which_statistic_it_is() -> None:
+    assert relative_change("m").description.startswith("mean of")
+    assert relative_change("m", 0.95).description.startswith("0.95 quantile of")
