@@ -63,7 +63,6 @@ class StatePolicy(Policy):
             log_policy = torch.log_softmax(distortion.of_table(self.table()), -1)
             policy = log_policy.exp()
         cumulative = memory.cumulative.copy_(policy).cumsum_(-1)
-        cumulative[..., -1] = 1.0  # rounding must not leave a gap at the end of a state's interval
         if states_count > 1:
             cumulative += torch.arange(states_count, device=cumulative.device).unsqueeze(-1)
         cumulative = cumulative.view(replicas, -1)
@@ -86,10 +85,10 @@ class StatePolicy(Policy):
         for position in range(written, horizon):
             sought = uniforms[..., position]
             if states_count == 1:
-                drawn = torch.searchsorted(cumulative, sought.contiguous(), right=True).clamp_(0, vocabulary - 1)
+                drawn = torch.searchsorted(cumulative, sought.contiguous(), right=True)
             else:
-                flat = torch.searchsorted(cumulative, sought + here, right=True)
-                drawn = (flat - here * vocabulary).clamp_(0, vocabulary - 1)
+                drawn = torch.searchsorted(cumulative, sought + here, right=True) - here * vocabulary
+            drawn.clamp_(0, vocabulary - 1)  # rounding may leave a gap at the end of a state's interval
             if position == 0:  # nobody has finished yet
                 final_states, final_tokens = here, drawn
             else:

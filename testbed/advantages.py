@@ -63,8 +63,8 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
     _check_group(rewards, "group_standardised")
     centred = rewards - rewards.mean(-1, keepdim=True)
     deviation = (centred.square().sum(-1, keepdim=True) / (rewards.shape[-1] - ddof)).sqrt()
-    constant = zero_variance(rewards).unsqueeze(-1)
-    return torch.where(constant, 0.0, centred / (deviation.masked_fill(constant, 1.0) + epsilon))
+    # Nothing divided by infinity is 0, whatever the rounding of the mean.
+    return centred / (deviation + epsilon).masked_fill_(zero_variance(rewards).unsqueeze(-1), torch.inf)
 
 
 @advantages.register("group_centred")

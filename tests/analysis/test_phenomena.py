@@ -329,7 +329,7 @@ def test_copy_converges_and_does_not_collapse():
 
 
 def test_the_same_loss_of_entropy_is_a_collapse_where_ten_answers_are_right():
-    ((_, shares),) = detected("MultiCorrectBandit-v1(contexts=4)", "reinforce", steps=30).items()
+    ((_, shares),) = detected("MultiCorrectBandit-v1", "reinforce", steps=30).items()
     assert shares["entropy_collapse"] == 1
     assert shares["entropy_convergence"] == 0
 
@@ -340,14 +340,16 @@ def test_modular_sum_is_learned_without_any_of_it():
 
 
 @pytest.mark.parametrize(
-    ("env", "share"), [("MultiCorrectBandit-v1(contexts=4)", 1.0), ("RareArm-v1(contexts=4)", 0.0)]
+    ("env", "share"), [("MultiCorrectBandit-v1(contexts=4)", 1.0), ("Copy-v1(length=2,vocabulary=4)", 0.0)]
 )
 def test_waste_of_a_run(env, share):
-    # With ten right arms an unclipped learner settles on few of them; with one there is nothing to choose between.
+    # With ten right arms a learner settles on few of them; with one right answer there is nothing to choose between.
     spec = make_spec(env).for_seeds(range(SEEDS))
     policy = make_policy("tabular", spec.initial_logits, Episodes(spec.initial_states, spec.step, spec.horizon))
-    settings = Settings(steps=40, group_size=16, epochs=4, learning_rate=8.0)
+    settings = Settings(steps=40, group_size=16, epochs=4, learning_rate=32.0)
     reference = policy.log_policy()
     training = Training(make_objective("ppo"), spec, policy, settings, range(SEEDS), 0, sampled_metrics=False)
-    curve = [exact.wasted_drift(spec, policy.log_policy().clone(), reference.clone()) for _ in training.run()]
-    assert wasted_drift(torch.stack(curve)).observed.mean() == share
+    curve = torch.stack([exact.wasted_drift(spec, policy.log_policy(), reference) for _ in training.run()])
+    assert exact.evaluate(spec, policy.log_policy()).success.mean() > 0.7  # it did learn
+    assert curve.shape == (41, SEEDS)
+    assert wasted_drift(curve).observed.mean() == share
