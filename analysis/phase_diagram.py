@@ -1,11 +1,7 @@
 """Phase diagrams: where in a plane of settings entropy collapses, explodes or stays, from the table of a sweep.
 
-    collapse    the first recorded step at which the entropy is at most H₀ - f·H₀
-    explosion   the first recorded step at which it is at least H₀ + f·(H_max - H₀)
-
-with H₀ the entropy of the seed's initial policy, H_max that of the uniform one and f = ½ unless said. A cell's onset is
-the median over its seeds, where a seed that never gets there counts as later than every step: no onset is shown for a
-cell in which fewer than half of the seeds get there.
+Collapse and explosion are those of `analysis.phenomena`. A cell's onset is the median over its seeds, where a seed that
+never gets there counts as later than every step: no onset is shown for a cell in which fewer than half of them do.
 
 The sign boundary is where the mean change of entropy over seeds crosses zero along the vertical axis. Its interval
 comes from resampling seeds, which all cells share.
@@ -16,21 +12,22 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.phenomena import entropy_collapse, entropy_explosion
 from analysis.plots import OKABE_ITO, _new_figure, _style, curve_figure, save
 from analysis.statistics import interval
 from envs import exact, make_spec
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.simulation import Run
+from testbed.simulation.parts import table_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +37,8 @@ __all__ = ["BOUNDARIES", "Boundary", "SignBoundary", "draw_phase_diagram", "outc
 
 FloatArray = NDArray[np.float64]
 
+LASTING = 3
+"""Records an onset must last, as in `analysis.phenomena`; a run with no more records than that has none."""
 _RESAMPLES = 2000
 _LEVEL = 0.90
 
@@ -94,42 +93,47 @@ class SignBoundary:
     level: float = _LEVEL
 
 
-def outcomes(run: Run, *, fraction: float = 0.5) -> pd.DataFrame:
+def outcomes(run: Run) -> pd.DataFrame:
     """One row per cell and seed: how it ended, and when it collapsed or exploded.
 
     Args:
         run: a sweep.
-        fraction: f above, in (0, 1).
 
     Returns:
         Columns `cell`, the axes, `seed`, `entropy` and `entropy_change` (nats per response), `regret` (reward), `kl`
-        (nats per response, from the initial policy), `collapse` and `explosion` (steps; infinite: never).
+        (nats per response, from the initial policy), `collapse` and `explosion` (steps; infinite: never; NaN: too few
+        records to tell).
 
     Raises:
-        ConfigError: the run is no sweep, has no exact metrics, or `fraction` is out of range.
+        ConfigError: the run is no sweep, or has no exact metrics.
     """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"fraction is {fraction}; expected a number strictly between 0 and 1")
     axes = _axis_names(run)
     if "exact/entropy" not in run.table:
         raise ConfigError("the run has no exact metrics; phase diagrams need a policy that can be evaluated exactly")
     table = run.table.sort_values(["cell", "seed", "step"])
-    keys = [table["cell"], table["seed"]]
     grouped = table.groupby(["cell", "seed"], sort=False)
-    start = grouped["exact/entropy"].transform("first")
-    ceiling = table["cell"].map(_largest_entropies(run, axes))
-    fallen = table["exact/entropy"] <= (1 - fraction) * start
-    risen = table["exact/entropy"] >= start + fraction * (ceiling - start)
-    # A policy that starts uniform has nowhere to rise to.
-    risen &= ceiling - start > 1e-9 * ceiling
     last = grouped.last()
     result = last[axes].copy()
     result["entropy"] = last["exact/entropy"]
     result["entropy_change"] = last["exact/entropy"] - grouped["exact/entropy"].first()
     result["regret"] = last["exact/regret"]
     result["kl"] = last["exact/kl_initial"]
-    for name, reached in (("collapse", fallen), ("explosion", risen)):
-        result[name] = table["step"].where(reached, math.inf).groupby(keys, sort=False).min()
+    optimal = _optimal_entropies(run, axes)
+    result["collapse"] = result["explosion"] = math.inf
+    for steps, replicas in _by_steps(table):
+        entropy, regret = (
+            replicas.pivot_table(index="step", columns=["cell", "seed"], values=f"exact/{name}")
+            for name in ("entropy", "regret")
+        )
+        if len(steps) <= LASTING:
+            result.loc[entropy.columns, ["collapse", "explosion"]] = math.nan
+            continue
+        members: list[Any] = entropy.columns.to_list()
+        wanted = np.array([optimal[cell, seed] for cell, seed in members])
+        collapse = entropy_collapse(entropy, regret, wanted, steps=steps, lasting=LASTING)
+        explosion = entropy_explosion(entropy, regret, steps=steps, lasting=LASTING)
+        for name, onset in (("collapse", collapse), ("explosion", explosion)):
+            result.loc[entropy.columns, name] = np.where(onset.observed, onset.times, math.inf)
     return result.reset_index()
 
 
@@ -166,7 +170,6 @@ def phase_diagram(
     y: str | None = None,
     *,
     where: Mapping[str, Any] | None = None,
-    fraction: float = 0.5,
 ) -> Figure:
     """Heat maps of a sweep: final entropy, regret and KL, and the onset of collapse and explosion.
 
@@ -175,7 +178,6 @@ def phase_diagram(
         x: horizontal axis; `None`: the first numeric one.
         y: vertical axis; `None`: the next numeric one.
         where: values at which other axes are held; each of them needs one.
-        fraction: share of the way down or up that counts as collapse or explosion, see `outcomes`.
 
     Raises:
         ConfigError: no numeric axis, an axis left free, or no cell at the given values.
@@ -185,7 +187,7 @@ def phase_diagram(
     for name in [*(where or {}), *filter(None, (x, y))]:
         if name not in names:
             raise UnknownNameError("axis of the sweep", name, names)
-    table = _held(outcomes(run, fraction=fraction), where or {})
+    table = _held(outcomes(run), where or {})
     free = [name for name in names if name not in (where or {})]
     numeric = [name for name in free if pd.api.types.is_numeric_dtype(table[name])]
     x = x or next((name for name in numeric if name != y), None)
@@ -200,7 +202,7 @@ def phase_diagram(
         )
     if y is None:
         return _curves(table, x)
-    return _heat_maps(run, table, x, y, fraction)
+    return _heat_maps(run, table, x, y)
 
 
 def draw_phase_diagram(run: Run, folder: str | Path) -> Path | None:
@@ -245,12 +247,22 @@ def _held(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return table
 
 
-def _largest_entropies(run: Run, axes: Sequence[str]) -> dict[Any, float]:
-    """Entropy of the uniform policy in every cell's environment, nats per response."""
+def _by_steps(table: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], pd.DataFrame]]:
+    """The recorded steps, and the rows of all cells recorded at them."""
+    cells: dict[tuple[int, ...], list[Any]] = {}
+    for cell, steps in table.groupby("cell")["step"].unique().items():
+        cells.setdefault(tuple(steps.tolist()), []).append(cell)
+    for recorded, members in cells.items():
+        yield np.array(recorded), table[table["cell"].isin(members)]
+
+
+def _optimal_entropies(run: Run, axes: Sequence[str]) -> dict[tuple[Any, int], float]:
+    """Entropy of the most random optimum of every cell's environment, by cell and seed, nats per response."""
     first = run.table.drop_duplicates("cell").set_index("cell")
     sweep = run.facts["sweep"]
-    known: dict[str, float] = {}
-    found: dict[Any, float] = {}
+    seeds = sorted(int(seed) for seed in run.table["seed"].unique())
+    known: dict[str, Any] = {}
+    found = {}
     for cell, row in first[list(axes)].iterrows():
         env = str(row["env"]) if "env" in axes else sweep["env"]
         own = make_spec(env).parameters
@@ -261,10 +273,9 @@ def _largest_entropies(run: Run, axes: Sequence[str]) -> dict[Any, float]:
         }
         key = repr((env, parameters))
         if key not in known:
-            spec = make_spec(env, **parameters)
-            uniform = torch.full((spec.states, spec.vocabulary), -math.log(spec.vocabulary), dtype=torch.float64)
-            known[key] = float(exact.evaluate(spec, uniform).entropy)
-        found[cell] = known[key]
+            spec = make_spec(env, **parameters).for_seeds([table_seed(sweep["seed"], seed) for seed in seeds])
+            known[key] = np.asarray(exact.maximum_entropy_optimum(spec).entropy)
+        found.update({(cell, seed): value for seed, value in zip(seeds, known[key], strict=True)})
     return found
 
 
@@ -291,14 +302,13 @@ class _Panel:
     centred: bool = False
 
 
-def _heat_maps(run: Run, table: pd.DataFrame, x: str, y: str, fraction: float) -> Figure:
-    share = f"{fraction:.0%}"
+def _heat_maps(run: Run, table: pd.DataFrame, x: str, y: str) -> Figure:
     panels = (
         _Panel("entropy_change", "Change of entropy", "nats per response", "PuOr", centred=True),
         _Panel("regret", "Regret", "reward", "cividis"),
         _Panel("kl", "KL from the initial policy", "nats per response", "cividis"),
-        _Panel("collapse", f"Onset of collapse (-{share})", "step (rollouts)", "viridis_r"),
-        _Panel("explosion", f"Onset of explosion (+{share} of the room)", "step (rollouts)", "viridis_r"),
+        _Panel("collapse", "Onset of collapse", "step (rollouts)", "viridis_r"),
+        _Panel("explosion", "Onset of explosion", "step (rollouts)", "viridis_r"),
     )
     cells = table.groupby([x, y])
     grid = len(cells) == table[x].nunique() * table[y].nunique()
@@ -308,7 +318,7 @@ def _heat_maps(run: Run, table: pd.DataFrame, x: str, y: str, fraction: float) -
         for axes, panel in zip(all_axes.flat, panels, strict=False):
             # The median of a time that some never reach; means of everything else.
             summary = cells[panel.column].median() if panel.unit.startswith("step") else cells[panel.column].mean()
-            _draw_panel(axes, summary.replace(math.inf, math.nan), panel, grid=grid)
+            _draw_panel(axes, summary, panel, grid=grid)
         handles = _draw_boundaries(all_axes.flat[0], run, table, x, y) if grid else []
         for axes in all_axes[:, 0]:
             axes.set_ylabel(y)
@@ -325,7 +335,8 @@ def _draw_panel(axes: Axes, summary: pd.Series[Any], panel: _Panel, *, grid: boo
     axes.set_facecolor("#eceff1")
     axes.grid(visible=False)
     if shown.empty:
-        axes.text(0.5, 0.5, "in no cell", transform=axes.transAxes, ha="center", va="center", color="#5b6570")
+        reason = f"needs more than {LASTING} records" if summary.isna().all() else "in no cell"
+        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color="#5b6570")
         shown_range = (0.0, 1.0)
     else:
         shown_range = (float(shown.min()), float(shown.max()))

@@ -151,6 +151,7 @@ register(
         curves=("exact/regret", "exact/entropy"),
         falsifier=FRESH,
         recorded="reproduced",
+        tier="full",
     )
 )
 

@@ -129,6 +129,7 @@ register(
         curves=("exact/kl_step", "exact/regret"),
         falsifier=Falsifier("The largest τ_neg is replaced by the smallest.", {"τ_neg 4": TAUS["τ_neg 0.5"]}),
         recorded="reproduced",
+        tier="full",
         notes=(
             "At a quarter of the rate ratios stay where all these gates are flat, and the first step is below noise.",
         ),

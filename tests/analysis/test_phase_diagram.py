@@ -20,8 +20,6 @@ from analysis.phase_diagram import (
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.simulation import Run, Sweep, run_sweep
 
-LOG4 = math.log(4)
-
 
 def planted(axes: dict[str, list[Any]], entropies: dict[tuple[int, int], list[float]], **facts: Any) -> Run:
     """A sweep's run on a bandit of four arms with these entropies by cell and seed."""
@@ -32,7 +30,7 @@ def planted(axes: dict[str, list[Any]], entropies: dict[tuple[int, int], list[fl
             "seed": seed,
             "step": 10 * index,
             "exact/entropy": value,
-            "exact/regret": 0.1 * index,
+            "exact/regret": 0.0,
             "exact/kl_initial": 0.2 * index,
         }
         for (cell, seed), path in entropies.items()
@@ -41,6 +39,7 @@ def planted(axes: dict[str, list[Any]], entropies: dict[tuple[int, int], list[fl
     sweep = {
         "objective": "dapo",
         "env": "NullBandit-v1(arms=4,contexts=1)",
+        "seed": 0,
         "steps": 20,
         "epochs": 4,
         "minibatches": 1,
@@ -64,33 +63,40 @@ def plane(change: Any, *, points: int = 5, seeds: int = 8, noise: float = 0.0) -
     return planted({"clip_low": low.tolist(), "clip_high": high.tolist()}, paths)
 
 
-def test_onsets_by_hand() -> None:
-    # From 0.6 nats, half is 0.3; of the room up to log 4 = 1.386 half is 0.993.
-    paths = {(0, 0): [0.6, 0.31, 0.29], (0, 1): [0.6, 0.99, 1.0], (0, 2): [0.6, 0.3, 0.9], (0, 3): [0.6, 0.6, 0.6]}
-    found = outcomes(planted({"clip_low": [0.1]}, paths)).set_index("seed")
-    assert found["collapse"].tolist() == [20, math.inf, 10, math.inf]
+def test_outcomes_by_hand() -> None:
+    # On the null bandit H* = log 4, so collapse is below 0.1 · 0.6 nats and explosion 0.5 · 0.6 above some earlier
+    # step, each for three records in a row.
+    paths = {
+        (0, 0): [0.6, 0.05, 0.04, 0.05, 0.05],
+        (0, 1): [0.6, 0.5, 0.95, 0.95, 0.95],
+        (0, 2): [0.6, 0.05, 0.6, 0.05, 0.6],
+        (1, 0): [0.6, 0.6, 0.6, 0.6, 0.61],
+    }
+    found = outcomes(planted({"clip_low": [0.1, 0.2]}, paths)).set_index(["cell", "seed"])
+    assert found["collapse"].tolist() == [10, math.inf, math.inf, math.inf]
     assert found["explosion"].tolist() == [math.inf, 20, math.inf, math.inf]
-    np.testing.assert_allclose(found["entropy_change"], [-0.31, 0.4, 0.3, 0.0], rtol=0, atol=1e-15)
-    assert found["regret"].tolist() == [0.2] * 4
-    assert found["kl"].tolist() == [0.4] * 4
+    np.testing.assert_allclose(found["entropy_change"], [-0.55, 0.35, 0.0, 0.01], rtol=0, atol=1e-15)
+    assert found["regret"].tolist() == [0.0] * 4
+    assert found["kl"].tolist() == [0.8] * 4
+    assert found["clip_low"].tolist() == [0.1, 0.1, 0.1, 0.2]
 
 
-def test_other_fraction_by_hand() -> None:
-    found = outcomes(planted({"clip_low": [0.1]}, {(0, 0): [1.0, 0.2, 0.09], (0, 1): [1.0, 1.3, 1.36]}), fraction=0.9)
-    # 0.1, and 1 + 0.9 · 0.386 = 1.348.
-    assert found["collapse"].tolist() == [20, math.inf]
-    assert found["explosion"].tolist() == [math.inf, 20]
+def test_optimum_is_that_of_the_cell() -> None:
+    # With one right arm of four H* = 0 and the solved task may cost all entropy; with two right arms log 2 is free.
+    paths = {(cell, 0): [1.2, 0.05, 0.05, 0.05] for cell in range(2)}
+    run = planted({"fraction": [0.25, 0.5]}, paths, env="MultiCorrectBandit-v1(arms=4,contexts=1)")
+    run.table["exact/regret"] = run.table["step"].map({0: 0.5}).fillna(0.0)
+    assert outcomes(run)["collapse"].tolist() == [math.inf, 10]
 
 
-def test_uniform_start_cannot_explode() -> None:
-    found = outcomes(planted({"clip_low": [0.1]}, {(0, 0): [LOG4, LOG4, LOG4]}))
-    assert found["explosion"].tolist() == [math.inf]
+def test_too_few_records_are_missing() -> None:
+    found = outcomes(planted({"clip_low": [0.1]}, {(0, 0): [0.6, 0.0, 0.0]}))
+    assert found[["collapse", "explosion"]].isna().all(axis=None)
 
 
-def test_room_is_that_of_the_cell() -> None:
-    # 0.6 + (log 4 - 0.6)/2 = 0.99 with four arms, but 0.6 + (log 2 - 0.6)/2 = 0.65 with two.
-    run = planted({"arms": [4, 2]}, {(0, 0): [0.6, 0.68], (1, 0): [0.6, 0.68]}, env="NullBandit-v1(contexts=1)")
-    assert outcomes(run)["explosion"].tolist() == [math.inf, 10]
+def test_cells_recorded_at_other_steps() -> None:
+    paths = {(0, 0): [0.6, 0.05, 0.05, 0.05], (1, 0): [0.6, 0.6, 0.05, 0.05, 0.05]}
+    assert outcomes(planted({"steps": [30, 40]}, paths))["collapse"].tolist() == [10, 20]
 
 
 def test_sign_boundary_of_a_straight_line() -> None:
@@ -137,8 +143,8 @@ def test_figure_shows_every_measure_and_the_boundaries() -> None:
         "Change of entropy",
         "Regret",
         "KL from the initial policy",
-        "Onset of collapse (-50%)",
-        "Onset of explosion (+50% of the room)",
+        "Onset of collapse",
+        "Onset of explosion",
     ]
     legend = [text.get_text() for text in figure.axes[5].get_legend().get_texts()]
     assert legend[0] == "measured: no change"
@@ -195,7 +201,6 @@ def test_no_file_without_a_numeric_axis(tmp_path: Path) -> None:
     [
         ({"x": "clip_lo"}, UnknownNameError, "unknown axis of the sweep 'clip_lo'; did you mean 'clip_low'"),
         ({"where": {"clip_low": 7.0}}, ConfigError, "no cell has clip_low = 7.0; it takes"),
-        ({"fraction": 1.0}, ConfigError, "fraction is 1.0"),
     ],
 )
 def test_refuses(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
