@@ -424,7 +424,7 @@ def _caption(run: Run, table: pd.DataFrame) -> str:
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     updates = sweep["epochs"] * sweep["minibatches"]
     lines = (
-        f"{sweep['objective']} on {sweep['env']}",
+        f"{sweep['objective']} on {sweep['env']}".replace(",", ", "),
         f"{len(counts)} cells, {seeds} seeds per cell",
         f"{sweep['steps']} rollouts of {updates} updates, group size {sweep['group_size']}, "
         f"learning rate {sweep['learning_rate']:g}",

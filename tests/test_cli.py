@@ -78,6 +78,16 @@ def test_report_compares_two_runs(tmp_path: Path) -> None:
         (["verify", "dcpo/token-clip"], "did you mean 'dcpo/token-clip-ratio'?"),
         (["verify", "--tier", "slow"], "tier is 'slow'"),
         (["report", "{out}"], "holds no results.json"),
+        (["show", "sappo"], "did you mean 'sapo'?"),
+        (["sweep", "--out", "{out}"], "a sweep needs --objective and --env"),
+        (
+            ["sweep", "--objective", "dapo", "--env", "NullBandit-v1", "--vary", "clip_lo=0:1:2", "--out", "{out}"],
+            "did you mean 'clip_low'?",
+        ),
+        (["merge", "{out}", "--out", "{out}"], "{out}"),
+        (["calibrate", "theory/sapo-gate"], "cannot be calibrated"),
+        (["conformance", "--engine", "vrel"], "did you mean 'verl'?"),
+        (["finetune", "cpu-smok"], "cpu-smoke"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -93,7 +103,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         cli.main()
     captured = capsys.readouterr()
     assert stopped.value.code == 2
-    assert message in captured.err
+    assert message.replace("{out}", str(tmp_path / "out")) in captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "out").exists()
 
@@ -104,3 +114,35 @@ def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "nothing was written" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_show_prints_the_formula_and_draws_the_weight(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["show", "dcpo(clip_low=0.1)", "--out", str(tmp_path / "dcpo.svg")])
+    assert done.exit_code == 0, done.output
+    assert "high(q) = min(½ + ½√(1 + 4ε_high/q), r_max)" in done.output
+    assert (tmp_path / "dcpo.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
+def test_sweep_writes_a_table_and_a_phase_diagram(tmp_path: Path) -> None:
+    arguments = [
+        "sweep",
+        "--objective",
+        "dapo",
+        "--env",
+        "NullBandit-v1(arms=6,contexts=2)",
+        "--seeds",
+        "3",
+        "--jobs",
+        "1",
+    ]
+    arguments += ["--vary", "clip_low=0.1:0.3:2", "--vary", "clip_high=0.1,0.3", "--set", "steps=4"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path / "s")])
+    assert done.exit_code == 0, done.output
+    assert {"table.parquet", "phase.png"} <= {path.name for path in (tmp_path / "s").iterdir()}
+
+
+def test_the_ledger_is_printed() -> None:
+    done = CliRunner().invoke(cli.app, ["claims"])
+    assert done.exit_code == 0, done.output
+    assert "D5" in done.output
+    assert "dcpo/token-clip-ratio" in done.output

@@ -72,10 +72,7 @@ register(
         tuning=EQUAL_BUDGET,
         acts=(("gspo", "clip/fraction"),),
         curves=("exact/regret", "exact/kl_step"),
-        falsifier=Falsifier(
-            "GSPO's interval is closed, so that it hardly learns.",
-            {"gspo": {"objective": "gspo(clip_low=1e-6,clip_high=1e-6)"}},
-        ),
+        falsifier=Falsifier("SAPO gets fresh rollouts.", {"sapo": SAPO | {"staleness": 0}}),
         recorded="refuted",
         tier="full",
         notes=(
@@ -248,7 +245,7 @@ register(
         tuning=SHARED_BUDGET,
         acts=(("gspo", "clip/fraction"),),
         curves=("exact/regret", "exact/entropy", "exact/kl_step"),
-        falsifier=Falsifier("GSPO keeps its published range.", {"gspo": GSPO}),
+        falsifier=Falsifier("SAPO gets fresh rollouts.", {"sapo": SAPO | {"staleness": 0}}),
         recorded="refuted",
         tier="full",
     )

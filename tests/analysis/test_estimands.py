@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.claims._estimands import relative_change
+from analysis.claims._estimands import final, largest, quotient, relative_change
 from analysis.trajectories import Trajectories
 
 
@@ -34,3 +34,10 @@ def test_relative_change_at_a_quantile(quantile: float, expected: float) -> None
 def test_relative_change_says_which_statistic_it_is() -> None:
     assert relative_change("m").description.startswith("mean of")
     assert relative_change("m", 0.95).description.startswith("0.95 quantile of")
+
+
+def test_quotient_divides_two_measures_of_one_arm() -> None:
+    # The last value is 1, the largest after the first rollout 2.
+    measure = quotient(final("m"), largest("m"))
+    assert measure.read(RUN)[0] == pytest.approx(0.5, rel=1e-12)
+    assert measure.description == "(m after the last step) / (largest m of any step)"

@@ -1,0 +1,83 @@
+"""What an iteration costs in operations, which no clock can blur."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from envs import make_spec
+from models import make_policy
+from testbed.objectives import make_objective
+from testbed.simulation.gradients import LossGradient
+from testbed.simulation.settings import Settings
+from testbed.simulation.training import Training
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations that compute something; views and shapes are free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        if not operation.is_view:
+            self.names.append(operation.name())
+        return operation(*arguments, **(keywords or {}))
+
+
+def operations(replicas: int, objective: str = "ppo", epochs: int = 4, *, closed_form: bool = True) -> list[str]:
+    """Operations of one unrecorded iteration after the first."""
+    seeds = list(range(replicas))
+    spec = make_spec("NullBandit-v1(arms=10,contexts=1)").for_seeds(seeds)
+    policy = make_policy("tabular", spec.initial_logits.float())
+    training = Training(make_objective(objective), spec, policy, Settings(epochs=epochs), seeds, 0)
+    training._loss_gradient = LossGradient(training.objective, closed_form=closed_form)
+    training._iterate(record=False)
+    with Counter() as counter:
+        training._iterate(record=False)
+    return counter.names
+
+
+def test_replicas_cost_no_operations() -> None:
+    assert operations(2) == operations(50)
+
+
+@pytest.mark.parametrize("objective", ["ppo", "gppo", "sapo"])
+def test_closed_form_builds_no_graph(objective: str) -> None:
+    closed, graph = (operations(2, objective, closed_form=choice) for choice in (True, False))
+    assert not [name for name in closed if "backward" in name]
+    assert len(closed) < 0.7 * len(graph)
+
+
+def test_an_update_is_this_many_operations() -> None:
+    # Softmax and its exponential 2, gather 1; ratio 3 and its clamp 1; pull, clip and cut 5, select 2, reduction 1;
+    # scatter with its zeros 2, row sums 1, correction 1; step 1. A new one has to be worth its time.
+    update = len(operations(2, epochs=5)) - len(operations(2, epochs=4))
+    assert update <= 21
+
+
+def test_a_rollout_reuses_the_softmax_of_its_policy() -> None:
+    # Four updates, four policies: the first update finds the table the rollout was drawn from.
+    assert operations(2, epochs=4).count("aten::_log_softmax.out") == 4
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    # Rows are yielded, not kept, and everything else is a buffer: the tensors alive after 10 and 60 steps are the same.
+    import gc
+
+    def alive(steps: int) -> int:
+        spec = make_spec("NullBandit-v1(arms=10,contexts=1)").for_seeds([0, 1])
+        policy = make_policy("tabular", spec.initial_logits.float())
+        training = Training(make_objective("ppo"), spec, policy, Settings(steps=steps, metrics_every=steps), [0, 1], 0)
+        rows = [row for row in training.run() if row is not None]
+        gc.collect()
+        found = sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects())
+        assert len(rows) == 2
+        return found
+
+    alive(10)
+    assert alive(10) == alive(60)
