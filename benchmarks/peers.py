@@ -6,7 +6,9 @@ peers live in an environment of their own (`pip install stable-baselines3 jax`),
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -148,5 +150,51 @@ def jax_program(draw: str) -> Callable[[], float] | None:
     def run() -> float:
         compiled(keys).block_until_ready()
         return JAX_REPLICAS * JAX_STEPS * UPDATES
+
+    return run
+
+
+def trl_trainer() -> Callable[[int], float] | None:
+    """TRL's GRPOTrainer with a transformer of a hundred thousand parameters that answers with one token."""
+    if importlib.util.find_spec("trl") is None:
+        return None
+    import datasets
+    import trl
+
+    from models.causal_lm import load_causal_lm
+
+    datasets.disable_progress_bars()
+    built = load_causal_lm("qwen2-0.1m")
+    generator = np.random.default_rng(0)
+
+    def coin(completions: list[str], **_: Any) -> list[float]:
+        return [float(value) for value in generator.random(len(completions)) < 0.5]
+
+    def run(updates: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trl.GRPOTrainer(
+                model=built.model,
+                processing_class=built.tokenizer,
+                reward_funcs=coin,
+                train_dataset=datasets.Dataset.from_dict({"prompt": ["a"] * 64}),
+                args=trl.GRPOConfig(
+                    output_dir=folder,
+                    per_device_train_batch_size=GROUP,
+                    num_generations=GROUP,
+                    num_iterations=UPDATES,
+                    max_completion_length=1,
+                    max_steps=updates,
+                    beta=0.0,
+                    use_cpu=True,
+                    bf16=False,
+                    disable_tqdm=True,
+                    report_to=[],
+                    logging_strategy="no",
+                    save_strategy="no",
+                ),
+            )
+            with contextlib.redirect_stdout(None):
+                trainer.train()
+        return updates
 
     return run

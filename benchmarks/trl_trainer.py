@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import statistics
 import tempfile
 import warnings
 from typing import Any
@@ -73,11 +72,11 @@ def main() -> None:
             for name in TRAINERS:
                 with contextlib.redirect_stdout(io.StringIO()):
                     times[name] += seconds(name, folder)
-    base = statistics.median(times[TRAINERS[0]])
+    # The quickest step: a busy machine only ever adds.
+    base = min(times[TRAINERS[0]])
     print(f"16 responses of up to {LENGTH} tokens, qwen2-1m, float32, PyTorch {torch.__version__}")
     for name, record in times.items():
-        median = statistics.median(record)
-        print(f"  {name:<16} {median * 1e3:7.1f} ms {median / base:6.2f}x (at most 1.10x)")
+        print(f"  {name:<16} {min(record) * 1e3:7.1f} ms {min(record) / base:6.2f}x (at most 1.10x)")
 
 
 if __name__ == "__main__":

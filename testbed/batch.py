@@ -110,10 +110,10 @@ class TokenBatch:
     @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        # hardtanh is clamp with a backward pass of a third of the cost; in place, the difference needs no second home.
+        # hardtanh is clamp with a backward pass of a third of the cost. In place it would copy its input for that pass.
         return self._once(
             "log_ratio",
-            lambda: torch.nn.functional.hardtanh_(self.log_probs - self.old_log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO),
+            lambda: torch.nn.functional.hardtanh(self.log_probs - self.old_log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO),
         )
 
     @property
@@ -164,7 +164,8 @@ class TokenBatch:
             return values.expand(*values.shape[:-1], self.mask.shape[-1])
         if "numbers" not in self._of_mask:
             self._of_mask["numbers"] = self.mask.to(self.log_probs.dtype)
-        return values * self._of_mask["numbers"]
+        spread: Tensor = _AtResponseTokens.apply(values, self._of_mask["numbers"], self.lengths)  # type: ignore[no-untyped-call]
+        return spread
 
     def require(self, *names: str, reason: str) -> tuple[Tensor, ...]:
         """The optional fields of these names.
@@ -318,6 +319,31 @@ class TokenBatch:
         return torch.full_like(own, given)
 
 
+class _AtResponseTokens(torch.autograd.Function):
+    """`values * numbers`, `(..., B, 1)` spread over the tokens of each response.
+
+    A mean or a sum over tokens hands back one gradient per response, expanded; the sum over its tokens is then a
+    product with the length, and the tokens need not be visited.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, numbers: Tensor, lengths: Tensor) -> Tensor:
+        return values * numbers
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        # Not save_for_backward: what it keeps is freed by the first backward pass.
+        ctx.numbers, ctx.lengths = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        if gradient.stride(-1) == 0:
+            return gradient[..., :1] * ctx.lengths.unsqueeze(-1), None, None
+        return (gradient * ctx.numbers).sum(-1, keepdim=True), None, None
+
+
 _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -345,7 +371,10 @@ class _KeepBits(torch.autograd.Function):
             # Someone differentiates twice.
             again: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
             return again, None
-        return _KeepBits.forward(gradient, ctx.bits), None
+        # Into a tensor of its own: a view of another could not become the leaf's gradient without a copy.
+        kept = torch.empty_like(gradient)
+        torch.bitwise_and(gradient.view(ctx.bits.dtype), ctx.bits, out=kept.view(ctx.bits.dtype))
+        return kept, None
 
 
 def _widened(values: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ register(
 
 SHARED: dict[str, Any] = {
     "env": "ModularSum-v1(prompts=2,length=4,vocabulary=4)",
-    "model": "transformer(layers=1,width=16,pretraining=50)",
+    "model": "transformer(layers=1,width=16,pretraining=100)",
     "steps": 60,
     "learning_rate": 0.2,
     "group_size": 16,
@@ -277,7 +277,7 @@ register(
 
 # -- mixture of experts --------------------------------------------------------------------------------------
 
-EXPERTS = "layers=1,width=16,pretraining=50,experts=8,active=1"
+EXPERTS = "layers=1,width=16,pretraining=100,experts=8,active=1"
 ROUTED = SHARED | {"model": f"moe({EXPERTS})", "mismatch": "router(scale=1.0)", "steps": 40}
 REPLAY = {"model": f"moe({EXPERTS},replay=old)"}
 ROUTED_SCOPE = (
@@ -346,6 +346,6 @@ register(
         falsifier=Falsifier("Both arms replay.", {"own routing": GRPO | REPLAY}),
         recorded="refuted",
         tier="full",
-        seeds=64,
+        seeds=96,
     )
 )

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.claims._estimands import final, largest, quotient, relative_change
+from analysis.claims._estimands import drawdown, final, largest, quotient, relative_change, rise
 from analysis.trajectories import Trajectories
 
 
@@ -41,3 +41,14 @@ def test_quotient_divides_two_measures_of_one_arm() -> None:
     measure = quotient(final("m"), largest("m"))
     assert measure.read(RUN)[0] == pytest.approx(0.5, rel=1e-12)
     assert measure.description == "(m after the last step) / (largest m of any step)"
+
+
+def test_drawdown_is_the_deepest_fall_below_an_earlier_value() -> None:
+    # 3 → 1 is the fall of the best so far; from 4 it only falls by 1.
+    assert drawdown("m").read(one_seed([2.0, 3.0, 1.0, 4.0, 3.0]))[0] == 2.0
+    assert drawdown("m").read(one_seed([1.0, 2.0, 2.0]))[0] == 0.0
+
+
+def test_rise_is_measured_from_the_start_and_never_negative() -> None:
+    assert rise("m").read(one_seed([2.0, 1.0, 2.5, 0.0]))[0] == 0.5
+    assert rise("m").read(one_seed([2.0, 1.0]))[0] == 0.0

@@ -50,7 +50,8 @@ def test_replicas_cost_no_operations() -> None:
 def test_closed_form_builds_no_graph(objective: str) -> None:
     closed, graph = (operations(2, objective, closed_form=choice) for choice in (True, False))
     assert not [name for name in closed if "backward" in name]
-    assert len(closed) < 0.7 * len(graph)
+    # Nine operations less in each of the four updates.
+    assert len(closed) <= len(graph) - 36
 
 
 def test_an_update_is_this_many_operations() -> None:
@@ -62,7 +63,7 @@ def test_an_update_is_this_many_operations() -> None:
 
 def test_a_rollout_reuses_the_softmax_of_its_policy() -> None:
     # Four updates, four policies: the first update finds the table the rollout was drawn from.
-    assert operations(2, epochs=4).count("aten::_log_softmax.out") == 4
+    assert sum("log_softmax" in name for name in operations(2, epochs=4)) == 4
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:
