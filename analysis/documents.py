@@ -6,6 +6,7 @@ A generated part of a hand-written file stands between two marker comments; a ge
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,11 +32,24 @@ def document(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
 
 @document("README.md#claims")
 def claims_table() -> str:
-    """Every claim with the verdict on record, in a row each."""
-    rows = ["| claim | paper | verdict on record | what was tested |", "|---|---|---|---|"]
-    claims = map(get_claim, claim_names())
-    for claim in sorted(claims, key=lambda item: (item.paper == "Theory", item.paper, item.id)):
-        rows.append(f"| `{claim.id}` | {claim.paper} | **{claim.recorded}** | {claim.statement} |")
+    """How many claims of each paper came out how, on record."""
+    claims = [get_claim(name) for name in claim_names()]
+    recorded = ("reproduced", "refuted", "inconclusive")
+    rows = [f"| paper | {' | '.join(recorded)} |", "|---|---|---|---|"]
+    papers = sorted({claim.paper for claim in claims}, key=lambda paper: (paper == "Theory", paper))
+    for paper in papers:
+        counts = Counter(claim.recorded for claim in claims if claim.paper == paper)
+        rows.append(f"| {paper} | {' | '.join(str(counts[verdict]) for verdict in recorded)} |")
+    total = Counter(claim.recorded for claim in claims)
+    rows.append(f"| **all {len(claims)}** | {' | '.join(str(total[verdict]) for verdict in recorded)} |")
+    return "\n".join(rows)
+
+
+def every_claim() -> str:
+    """Every executable claim with the verdict on record, a row each."""
+    rows = ["| claim | verdict on record | tier | what was tested |", "|---|---|---|---|"]
+    for claim in map(get_claim, claim_names()):
+        rows.append(f"| `{claim.id}` | **{claim.recorded}** | {claim.tier} | {claim.statement} |")
     return "\n".join(rows)
 
 
@@ -50,8 +64,8 @@ def metrics_page() -> str:
 
 @document("docs/claims.md")
 def claims_page() -> str:
-    """The ledger."""
-    return ledger_page()
+    """The ledger, then every executable claim."""
+    return f"{ledger_page()}\n\n## All executable claims\n\n{every_claim()}"
 
 
 document("docs/objectives.md")(objectives_page)

@@ -350,9 +350,7 @@ class _Run:
         if self.processes.is_main_process:
             _keep_rows(self.folder / LOG_FILE, first)
         if first >= steps:
-            from models.causal_lm import load_causal_lm
-
-            self.model = load_causal_lm(str(checkpoint), dtype=self.settings.dtype).model.to(self.processes.device)
+            self._load(str(checkpoint))
             return
         if checkpoint:
             self.say(f"resuming after step {first} of {steps}")
@@ -365,7 +363,7 @@ class _Run:
             self.settings.objective,
             model=self.model,
             processing_class=self.tokenizer,
-            args=_checked_call(GRPOConfig, self._trainer_settings(checkpoints), "trainer"),
+            args=_checked_call(GRPOConfig, _trainer_settings(self.settings, checkpoints), "trainer"),
             train_dataset=self.tasks["train"].dataset(),
             reward_funcs=self.grader.reward,
             advantage=self.settings.advantage,
@@ -381,25 +379,18 @@ class _Run:
         self.training_seconds = time.perf_counter() - began
         self.model = trainer.accelerator.unwrap_model(trainer.model)
 
+    def _load(self, checkpoint: str) -> None:
+        if self.settings.lora is not None:
+            from peft import PeftModel
+
+            self.model = PeftModel.from_pretrained(self.model, checkpoint)
+        else:
+            from models.causal_lm import load_causal_lm
+
+            self.model = load_causal_lm(checkpoint, dtype=self.settings.dtype).model.to(self.processes.device)
+
     def _disclose(self, trainer: Any) -> None:
         self.say(f"{trainer.objective.label()} with {trainer.advantage} advantages on {self.processes.device}")
-
-    def _trainer_settings(self, checkpoints: Path) -> dict[str, Any]:
-        cpu = _on_cpu()
-        return {
-            "bf16": not cpu,
-            "use_cpu": cpu,
-            "gradient_checkpointing": False,
-            "logging_steps": 1,
-            "report_to": [],
-            "save_strategy": "steps",
-            "save_steps": 10,
-            "save_total_limit": 2,
-            "disable_tqdm": True,
-            **self.settings.trainer,
-            "output_dir": str(checkpoints),
-            "seed": self.settings.seed,
-        }
 
     def finish(self, seconds: float) -> None:
         """Save the model and evaluate it once more."""
@@ -456,6 +447,24 @@ class _Run:
         rows = [row for row in read_log(path) if row["phase"] != phase]
         rows += [{"phase": phase, **sample._asdict()} for sample in measured.samples[: self.settings.evaluation.shown]]
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _trainer_settings(settings: FinetuneSettings, checkpoints: Path) -> dict[str, Any]:
+    cpu = _on_cpu()
+    return {
+        "bf16": not cpu,
+        "use_cpu": cpu,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "steps",
+        "save_steps": 10,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        **settings.trainer,
+        "output_dir": str(checkpoints),
+        "seed": settings.seed,
+    }
 
 
 def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:

@@ -26,7 +26,7 @@ _CACHED_ELEMENTS = 2**17
 """Elements per block of elementwise work: two float32 blocks, 1 MiB, stay within a second-level cache."""
 _PROJECTED_ELEMENTS = 2**23
 """Logits computed at a time from hidden states: enough rows for an efficient matrix product, 32 MiB of float32."""
-_ACCELERATOR_FACTOR = 64
+_ACCELERATOR_FACTOR = 16
 """How much larger both are on a device that hides latency by size."""
 _FEWEST_ROWS = 64
 """Rows per projection below which reading the weight, not multiplying by it, takes the time."""

@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from testbed import finetune
+from testbed.engines import trl as engine
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.finetune import FinetuneSettings, configuration_names, load_settings, log_row, run_finetune
+from testbed.objectives import make_objective
 
 SMALL: dict[str, Any] = {
     "model": "qwen2-0.1m",
@@ -49,6 +51,16 @@ def written(folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("name", configuration_names())
 def test_every_ready_configuration_can_be_read(name: str) -> None:
     assert isinstance(load_settings(name), FinetuneSettings)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", configuration_names())
+def test_trl_accepts_every_ready_configuration(name: str, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="TRL is not installed")
+    settings = load_settings(name)
+    arguments = finetune._checked_call(trl.GRPOConfig, finetune._trainer_settings(settings, tmp_path), "trainer")
+    engine._check_settings(make_objective(settings.objective), arguments, None)
+    assert (settings.dynamic_sampling == 1) or not settings.routing_replay
 
 
 def test_the_promised_configurations_are_there() -> None:
@@ -146,8 +158,7 @@ def test_log_rows_carry_one_name_a_metric() -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("trl", reason="TRL is not installed")
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context():
-        run_finetune(written(folder), out=folder / "run")
+    run_finetune(written(folder), out=folder / "run")
     return folder
 
 
@@ -254,3 +265,5 @@ def test_trains_an_adapter(tmp_path: Path) -> None:
     result = run_finetune(settings, out=tmp_path / "run")
     assert (result.folder / "model" / "adapter_config.json").exists()
     assert len(result.summary()) == 5
+    again = run_finetune(settings, out=tmp_path / "run", resume=True)
+    assert again.evaluation["after"] == result.evaluation["after"]

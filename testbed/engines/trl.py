@@ -92,13 +92,13 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     at the price of a second forward pass where a step has several micro-batches or processes.
 
     A step that meets NaN, in logits, log-probabilities, advantages or gradients, is refused: no weight and no
-    optimiser state changes, and `update/refused` is 1 in that step's log.
+    optimiser state changes, and `update/refused` is 1 in that step's log. The learning-rate schedule goes on.
 
     Checkpoints also hold the state of the advantage estimator and the responses still to be trained on, so that a
     resumed run continues with the same numbers.
 
-    Departures from `GRPOTrainer`: 1. losses that TRL averages over micro-batches are normalised over the step; with
-    one optimiser step per generation the two agree. 2. Prompts of the second and later epochs come in an order that
+    Departures from `GRPOTrainer`: 1. losses that TRL normalises over a micro-batch, or over a whole generation, are
+    normalised over the optimiser step. 2. Prompts of the second and later epochs come in an order that
     depends on the epoch alone, not on how often the run was resumed. 3. A group with a response that no reward function
     could score, or scored as infinite, is left out as a whole (advantage 0) and counted in `group/unscorable_fraction`.
 
@@ -138,12 +138,19 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         if GRPOTrainer is object:
             raise ConfigError("TRL is not installed; install this package with its llm extra, or trl==1.16.*")
+        if not hasattr(GRPOTrainer, "_get_grad_norm"):
+            raise ConfigError(
+                "this release of transformers offers no place to refuse a bad step before it reaches the weights; "
+                "install transformers 5.23 or newer"
+            )
         self.objective = make_objective(objective)
         self.advantage = advantage or self.objective.advantage
         self._estimate: Any = make_advantage_estimator(self.advantage)
         self._rounds = dynamic_sampling
         self._replays = routing_replay
         _check_settings(self.objective, args, trl.get("rollout_func"))
+        if dynamic_sampling < 1:
+            raise ConfigError(f"dynamic_sampling is {dynamic_sampling}; expected at least 1 round, 1 replaces no group")
         if routing_replay and (args.gradient_checkpointing or dynamic_sampling > 1):
             raise ConfigError(
                 "routing_replay holds the choice of experts during one forward pass over one batch; "

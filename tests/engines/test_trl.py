@@ -574,6 +574,7 @@ def test_a_memory_of_prompts_survives_another_order_of_the_data(tmp_path: Path) 
         ("dapo", {"data": prompts().to_iterable_dataset(), "dynamic_sampling": 2}, "streamed data set"),
         ("dcpo", {"data": prompts().to_iterable_dataset()}, "streamed data set"),
         ("dapo", {"advantage": "group_centred(epsilon=1)"}, "group_centred has no parameter 'epsilon'"),
+        ("dapo", {"dynamic_sampling": 0}, "dynamic_sampling is 0; expected at least 1 round"),
         ("dapo", {"overlong_cache": 9}, "cache is 9 for a max_length of 8"),
         ("dapo", {"routing_replay": True, "dynamic_sampling": 2}, "routing_replay holds the choice of experts"),
     ],
