@@ -38,9 +38,9 @@ def claims_table() -> str:
     rows = [f"| paper | {' | '.join(recorded)} |", "|---|---|---|---|"]
     papers = sorted({claim.paper for claim in claims}, key=lambda paper: (paper == "Theory", paper))
     for paper in papers:
-        counts = Counter(claim.recorded for claim in claims if claim.paper == paper)
+        counts: Counter[str] = Counter(claim.recorded for claim in claims if claim.paper == paper)
         rows.append(f"| {paper} | {' | '.join(str(counts[verdict]) for verdict in recorded)} |")
-    total = Counter(claim.recorded for claim in claims)
+    total: Counter[str] = Counter(claim.recorded for claim in claims)
     rows.append(f"| **all {len(claims)}** | {' | '.join(str(total[verdict]) for verdict in recorded)} |")
     return "\n".join(rows)
 

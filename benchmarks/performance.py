@@ -73,7 +73,7 @@ def scaling() -> str:
     }
     rows = []
     for name, (replicas, options) in cases.items():
-        steps = max(20, 20_000 // (replicas * (10 if options else 1)))
+        steps = max(100, 80_000 // replicas)
         timing = take_turns({name: partial(simulated, replicas, steps, **options)}, turns=3)[name]
         rows.append([name, f"{timing.median:,.0f}"])
     return "## Scaling\n\n" + markdown_table(["case", "replica-updates/s"], rows)
@@ -114,7 +114,8 @@ def phase_diagram() -> str:
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
-        "## A phase diagram\n\n20 × 20 clip bounds × 32 seeds on the null bandit (100 arms, 8 contexts, 64 draws each), "
+        "## A phase diagram\n\n"
+        "20 × 20 clip bounds × 32 seeds on the null bandit (100 arms, 8 contexts, 64 draws each), "
         f"75 rollouts of 8 epochs, on two processes: {seconds:.0f} s wall-clock at a load average of "
         f"{os.getloadavg()[0]:.1f}; {len(run.table):,} rows; the calling process peaked at {peak:.2f} GiB."
     )
@@ -129,7 +130,8 @@ def trainer() -> str:
     timings = take_turns({name: partial(run, 48), many: partial(simulated, 256, 300)}, turns=3)
     rows = [[key, f"{timing.median:,.1f}", f"{timings[many].over(timing):,.0f}"] for key, timing in timings.items()]
     return (
-        "## TRL's trainer\n\nThe same bandit as a language-model task: one token a response, a tiny transformer. Most of "
+        "## TRL's trainer\n\n"
+        "The same bandit as a language-model task: one token a response, a tiny transformer. Most of "
         "the factor is the transformer and the trainer's bookkeeping, which a toy does without.\n\n"
         + markdown_table(["program", "replica-updates/s", "256 replicas over it"], rows)
     )

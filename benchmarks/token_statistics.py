@@ -3,8 +3,8 @@
     python benchmarks/token_statistics.py
 
 Needs TRL (the `llm` extra). Every row is one forward and backward pass with gradients through both outputs; the
-methods of a table take turns in one process, on one thread. Memory is the peak of what the allocator handed out during
-the pass, beyond the inputs, as a multiple of the logits' size.
+methods of a table take turns in one process, on one thread, and the processor's time counts. Memory is the peak of what
+the allocator handed out during the pass, beyond the inputs, as a multiple of the logits' size.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def from_logits(logits: Tensor, tokens: Tensor, weights: Tensor) -> dict[str, St
     def copied(compute: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Step:
         # A model's logits are no leaf. The addition keeps nothing for its own gradient.
         def step() -> None:
-            logits.grad = None
             backward(*compute(logits + 0), weights)
+            logits.grad = None
 
         return step
 
@@ -53,8 +53,8 @@ def from_logits(logits: Tensor, tokens: Tensor, weights: Tensor) -> dict[str, St
 def from_hidden(hidden: Tensor, head: Tensor, tokens: Tensor, weights: Tensor) -> dict[str, Step]:
     def step(compute: Callable[[], tuple[Tensor, ...]]) -> Step:
         def run() -> None:
-            hidden.grad = head.grad = None
             backward(*compute()[:2], weights)
+            hidden.grad = head.grad = None
 
         return run
 
@@ -88,9 +88,9 @@ def seconds(steps: dict[str, Step]) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(REPEATS):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     return {name: statistics.median(record) for name, record in times.items()}
 
 

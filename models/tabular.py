@@ -49,12 +49,8 @@ class StatePolicy(Policy):
         prefix: Samples | None = None,
         distortion: Distortion = EXACT,
     ) -> Samples:
-        """Inverse-distribution-function sampling, all replicas and sequences at once.
-
-        The distribution functions of all states of a replica are laid end to end, state s occupying [s, s+1), so that
-        one sorted search serves every sequence whatever state it is in.
-        """
-        replicas, states_count, vocabulary = self.shape
+        """Inverse-distribution-function sampling, all replicas and sequences at once."""
+        replicas, _, vocabulary = self.shape
         _, sequences, horizon = uniforms.shape
         memory = self._current()
         if distortion is EXACT:
@@ -63,8 +59,6 @@ class StatePolicy(Policy):
             log_policy = torch.log_softmax(distortion.of_table(self.table()), -1)
             policy = log_policy.exp()
         cumulative = memory.cumulative.copy_(policy).cumsum_(-1)
-        if states_count > 1:
-            cumulative += torch.arange(states_count, device=cumulative.device).unsqueeze(-1)
         cumulative = cumulative.view(replicas, -1)
 
         here = initial_states.expand(replicas, sequences)
@@ -83,12 +77,7 @@ class StatePolicy(Policy):
             current = step(final_states, final_tokens)
             alive, here = current >= 0, current.clamp(min=0)
         for position in range(written, horizon):
-            sought = uniforms[..., position]
-            if states_count == 1:
-                drawn = torch.searchsorted(cumulative, sought.contiguous(), right=True)
-            else:
-                drawn = torch.searchsorted(cumulative, sought + here, right=True) - here * vocabulary
-            drawn.clamp_(0, vocabulary - 1)  # rounding may leave a gap at the end of a state's interval
+            drawn = _search(cumulative, here * vocabulary, uniforms[..., position], vocabulary)
             if position == 0:  # nobody has finished yet
                 final_states, final_tokens = here, drawn
             else:
@@ -218,6 +207,26 @@ class TabularPolicy(StatePolicy):
     def snapshot(self) -> TabularPolicy:
         """A copy with logits of its own."""
         return TabularPolicy(self.logits)
+
+
+def _search(cumulative: Tensor, start: Tensor, uniforms: Tensor, vocabulary: int) -> Tensor:
+    """How many of the first V-1 entries of each row are at most u: the token that inverts its distribution function.
+
+    By bisection in step for all: no branch depends on the data, which makes it faster than a search one by one.
+
+    Args:
+        cumulative: float64 `(R, N)`, distribution functions end to end.
+        start: int64 `(R, B)`, where each one's row begins.
+        uniforms: float64 `(R, B)`.
+        vocabulary: V, the length of a row.
+    """
+    found = start.clone()
+    left = vocabulary - 1
+    while left > 0:
+        half = (left + 1) // 2
+        found.add_(cumulative.gather(-1, found + (half - 1)) <= uniforms, alpha=half)
+        left -= half
+    return found.sub_(start)
 
 
 def _columns(positions: list[Tensor]) -> Tensor:

@@ -393,7 +393,7 @@ register(
         direction="greater",
         threshold=0.05,
         acts=(("0.2", "clip/high_fraction"),),
-        seeds=128,
+        seeds=256,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="0.28", minus="0.2")),
         falsifier=Falsifier("The lower offset is raised instead.", {"0.28": {"objective": "ppo(clip_low=0.28)"}}),
         recorded="reproduced",

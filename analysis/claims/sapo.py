@@ -221,7 +221,7 @@ register(
         acts=(("gspo", "clip/fraction"), ("grpo", "clip/fraction")),
         curves=("exact/regret", "exact/entropy", "exact/kl_step"),
         falsifier=CLOSED_GATE,
-        recorded="reproduced",
+        recorded="inconclusive",
         tier="full",
         seeds=64,
     )
@@ -303,6 +303,7 @@ register(
         falsifier=Falsifier("Nothing is replayed.", {"replay": SAPO}),
         recorded="reproduced",
         tier="full",
+        seeds=96,
     )
 )
 register(

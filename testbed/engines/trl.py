@@ -463,7 +463,11 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         self._step_batches = parts
         whole = self._everywhere(parts)
         log_probs, entropies = whole.log_probs.requires_grad_(), cast(Tensor, whole.entropies).requires_grad_()
-        loss = self.objective.loss(dataclasses.replace(whole, log_probs=log_probs, entropies=entropies))
+        device = self.accelerator.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            # An objective that draws tokens draws the same ones on every process.
+            torch.manual_seed(self.args.seed + self._step)
+            loss = self.objective.loss(dataclasses.replace(whole, log_probs=log_probs, entropies=entropies))
         slopes = torch.autograd.grad(loss, (log_probs, entropies), allow_unused=True)
         rows = sum(len(part.mask) for part in parts)
         here = slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)

@@ -213,17 +213,27 @@ class Sweep:
             raise ConfigError(f"{path} is no valid YAML: {error}") from error
         if not isinstance(written, dict):
             raise ConfigError(f"{path} holds {type(written).__name__}; expected a mapping of a sweep's fields")
-        known = [item.name for item in fields(cls)]
         arguments = {**written, **overrides}
-        for key in arguments:
+        if isinstance(arguments.get("vary"), Mapping):
+            arguments["vary"] = [_axis_from_yaml(name, given) for name, given in arguments["vary"].items()]
+        return cls.of(**arguments)
+
+    @classmethod
+    def of(cls, **written: Any) -> Sweep:
+        """A sweep from fields whose names somebody typed.
+
+        Raises:
+            UnknownNameError: a name that is no field; the message has the nearest one.
+            ConfigError: as the constructor, and without an objective or an env.
+        """
+        known = [item.name for item in fields(cls)]
+        for key in written:
             if key not in known:
                 raise UnknownNameError("field of a sweep", str(key), known)
         for item in fields(cls):
-            if item.default is MISSING and item.name not in arguments:
-                raise ConfigError(f"{path} has no {item.name!r}; every sweep needs an objective and an env")
-        if isinstance(arguments.get("vary"), Mapping):
-            arguments["vary"] = [_axis_from_yaml(name, given) for name, given in arguments["vary"].items()]
-        return cls(**arguments)
+            if item.default is MISSING and item.name not in written:
+                raise ConfigError(f"the sweep has no {item.name}; every sweep needs an objective and an env")
+        return cls(**written)
 
     # -- what it takes ---------------------------------------------------------------------------------------
 

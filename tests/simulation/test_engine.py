@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -153,6 +154,24 @@ def test_policy_follows_every_step_of_its_logits() -> None:
             (ours,) = policy.gradient(samples, v, v if entropies else None)
             torch.testing.assert_close(ours, gradient, rtol=1e-12, atol=1e-14)
             logits.sub_(gradient)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 3, 5, 16, 100])
+def test_draws_invert_the_distribution_function(vocabulary: int) -> None:
+    # The search against numpy's, one row after the other, also at the steps themselves and next to them.
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(3, 2, vocabulary, generator=generator, dtype=torch.float64)
+    policy = make_policy("tabular", logits)
+    steps = policy.log_policy().exp().cumsum(-1)[:, 1]
+    near = [steps, steps.nextafter(torch.zeros(())), steps.nextafter(torch.ones(()) * 2)]
+    uniforms = torch.cat([*near, torch.rand(3, 50, generator=generator, dtype=torch.float64)], -1).clamp(0, 1 - 1e-16)
+    ends = torch.full((3, 2), -1)
+    samples = policy.sample(
+        torch.ones(uniforms.shape[1], dtype=torch.int64), lambda s, a: ends, uniforms.unsqueeze(-1), entropies=False
+    )
+    for row, sought, tokens in zip(steps.numpy(), uniforms.numpy(), samples.tokens[..., 0].numpy(), strict=True):
+        expected = np.searchsorted(row[:-1], sought, side="right")
+        np.testing.assert_array_equal(tokens, expected)
 
 
 def test_copies_do_not_share_buffers() -> None:

@@ -273,7 +273,7 @@ vary:
     [
         ("- 1", ConfigError, "holds list; expected a mapping"),
         ("objective: [", ConfigError, "is no valid YAML"),
-        ("objective: dapo", ConfigError, "has no 'env'"),
+        ("objective: dapo", ConfigError, "the sweep has no env"),
         (
             "objective: dapo\nenv: NullBandit-v1\nseed_count: 3",
             UnknownNameError,
