@@ -28,6 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+engines = typer.Typer(help="What connects the objectives with training engines.", rich_markup_mode=None)
+app.add_typer(engines, name="engines")
+
 Seed = Annotated[int, typer.Option(help="Master seed; the same one gives the same numbers, bit for bit.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -299,10 +302,24 @@ def finetune(
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run from its last checkpoint.")] = False,
 ) -> None:
     """Train a language model on math with any objective: warm start, evaluation, training, evaluation."""
+    from analysis.report.finetune import write_finetune_report
     from testbed.finetune import run_finetune
 
     done = run_finetune(config, resume=resume, out=out, report=typer.echo)
-    typer.echo(f"run: {done.folder}")
+    for line in done.summary():
+        typer.echo(line)
+    typer.echo(f"report: {write_finetune_report(done.folder)}")
+
+
+@engines.command("check")
+def check_engine(engine: Annotated[str, typer.Argument(help="The engine: verl.")]) -> None:
+    """Prove that an engine knows our objectives: verl says nothing when a plug-in fails to load."""
+    if engine != "verl":
+        raise ConfigError(f"engine is {engine!r}; only verl is extended through a plug-in that can fail unnoticed")
+    from testbed.engines.verl import check_verl
+
+    for line in check_verl():
+        typer.echo(line)
 
 
 @app.command()

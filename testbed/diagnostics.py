@@ -170,6 +170,10 @@ GLOSSARY: dict[str, MetricInfo] = {
     "reward/mean": MetricInfo(
         "mean sampled reward of the iteration's rollouts", "reward", verl="critic/score/mean", trl="reward"
     ),
+    "group/rounds": MetricInfo("generations it took to fill a step with groups that are kept", "1"),
+    "group/informative_fraction": MetricInfo("share of generated groups that were kept", "1"),
+    "group/unscorable_fraction": MetricInfo("share of completions whose answer could not be read", "1"),
+    "update/refused": MetricInfo("1 where a step was refused because its gradient was not finite, else 0", "1"),
     "group/zero_variance_fraction": MetricInfo(
         "share of groups whose rewards are all equal", "1", trl="frac_reward_zero_std"
     ),

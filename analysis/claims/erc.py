@@ -461,8 +461,8 @@ for name, moving, setting_scope, recorded in (
             notes=(
                 "Many small steps to a point cost less summed divergence than few large ones, whatever the objective: "
                 "at the same movement per rollout nothing is left of the gain.",
-                "The matched level was lowered from 0.1 to 0.05 nats after one judging seed never reached 0.1; master seed "
-                "7, which had no part in that, gives the same verdict.",
+                "The matched level was lowered from 0.1 to 0.05 nats after one judging seed never reached 0.1; master "
+                "seed 7, which had no part in that, gives the same verdict.",
             ),
         )
     )
