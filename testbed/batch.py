@@ -110,11 +110,24 @@ class TokenBatch:
     @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        # hardtanh is clamp with a backward pass of a third of the cost. In place it would copy its input for that pass.
-        return self._once(
-            "log_ratio",
-            lambda: torch.nn.functional.hardtanh(self.log_probs - self.old_log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO),
-        )
+        return self._once("log_ratio", self._clamped_difference)
+
+    def _clamped_difference(self) -> Tensor:
+        if "log_probs" in self.__dict__:
+            difference: Tensor = _ClampedDifference.apply(self.log_probs, self.old_log_probs, None)  # type: ignore[no-untyped-call]
+        else:
+            current = self.__dict__["_current"]
+            difference = _ClampedDifference.apply(current, self.old_log_probs, self._bits(current.dtype))  # type: ignore[no-untyped-call]
+        return difference
+
+    def __getattr__(self, name: str) -> Tensor:
+        # Where `with_current` put the log-probabilities off: most objectives read their ratio alone, which is masked
+        # in the same pass that makes it.
+        if name != "log_probs" or "_current" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        masked = self._without_padding(self.__dict__["_current"])
+        object.__setattr__(self, "log_probs", masked)
+        return masked
 
     @property
     def ratio(self) -> Tensor:
@@ -146,17 +159,25 @@ class TokenBatch:
         used = self.mask.reshape(-1, self.mask.shape[-1]).any(0).nonzero()
         return int(used[-1]) + 1 if used.numel() else self.mask.shape[-1]
 
+    @cached_property
+    def _divisors(self) -> Tensor:
+        return self.lengths.clamp(min=1).unsqueeze(-1)
+
+    @cached_property
+    def _non_empty(self) -> Tensor:
+        return (self.lengths > 0).sum(-1, dtype=self.log_probs.dtype)
+
     def total_tokens(self) -> Tensor:
         """N: the denominator of a token mean; `token_count` where given; float `(...,)`."""
         return self._count(self.token_count, self.lengths.sum(-1))
 
     def total_sequences(self) -> Tensor:
         """The denominator of a sequence mean: non-empty responses, or `sequence_count` where given; float `(...,)`."""
-        return self._count(self.sequence_count, (self.lengths > 0).sum(-1, dtype=self.log_probs.dtype))
+        return self._count(self.sequence_count, self._non_empty)
 
     def sequence_mean(self, values: Tensor) -> Tensor:
         """(1/n_i) Σ_t m·v; `(..., B, 1)`, 0 for an empty response. `values` must be 0 where masked."""
-        return (values.sum(-1) / self.lengths.clamp(min=1)).unsqueeze(-1)
+        return values.sum(-1, keepdim=True) / self._divisors
 
     def at_response_tokens(self, values: Tensor) -> Tensor:
         """One value per response, `(..., B, 1)`, at each of its tokens; `(..., B, T)`, 0 where masked."""
@@ -187,12 +208,16 @@ class TokenBatch:
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
         # What depends on the mask alone is found out once, and not again for each policy.
-        _ = self.width, self.lengths, self._of_mask
+        _ = self.width, self._of_mask, self._divisors, self._non_empty
         other = self._twin()
         other.__dict__.pop("_graph", None)
-        for name, value in (("log_probs", log_probs), ("entropies", entropies)):
-            if value is not None:
-                object.__setattr__(other, name, self._without_padding(value) if self._has_padding else value)
+        if self._has_padding and not torch.compiler.is_compiling():
+            other.__dict__.pop("log_probs", None)
+            other.__dict__["_current"] = log_probs
+        else:
+            other.__dict__["log_probs"] = self._without_padding(log_probs) if self._has_padding else log_probs
+        if entropies is not None:
+            other.__dict__["entropies"] = self._without_padding(entropies) if self._has_padding else entropies
         return other
 
     def trimmed(self) -> TokenBatch:
@@ -208,7 +233,8 @@ class TokenBatch:
                 value = getattr(self, name)
                 if value is not None:
                     object.__setattr__(other, name, value[..., : self.width])
-            for name in ("lengths", "width", "_of_mask", "_has_padding"):
+            other.__dict__.pop("_current", None)
+            for name in ("lengths", "width", "_of_mask", "_has_padding", "_divisors", "_non_empty"):
                 other.__dict__.pop(name, None)
         return other
 
@@ -246,11 +272,14 @@ class TokenBatch:
     def _without_padding(self, values: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return values.masked_fill(~self.mask, 0)
-        if values.dtype not in self._of_mask:
-            # Integers as wide as the numbers, all bits set at response tokens.
-            self._of_mask[values.dtype] = self.mask.to(_BITS[values.dtype]).neg_()
-        kept: Tensor = _KeepBits.apply(values, self._of_mask[values.dtype])  # type: ignore[no-untyped-call]
+        kept: Tensor = _KeepBits.apply(values, self._bits(values.dtype))  # type: ignore[no-untyped-call]
         return kept
+
+    def _bits(self, dtype: torch.dtype) -> Tensor:
+        """Integers as wide as the numbers, all bits set at response tokens."""
+        if dtype not in self._of_mask:
+            self._of_mask[dtype] = self.mask.to(_BITS[dtype]).neg_()
+        return self._of_mask[dtype]
 
     def _one_per_token(self, advantages: Tensor) -> Tensor:
         # An empty response may have any advantage, NaN included.
@@ -317,6 +346,39 @@ class TokenBatch:
         if isinstance(given, Tensor):
             return given.to(own)
         return torch.full_like(own, given)
+
+
+class _ClampedDifference(torch.autograd.Function):
+    """`(log_probs - old_log_probs).clamp(-20, 20)`, 0 where `bits` is 0, in one tensor instead of three.
+
+    A fresh tensor costs more than the arithmetic on it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(log_probs: Tensor, old_log_probs: Tensor, bits: Tensor | None) -> Tensor:
+        difference = (log_probs - old_log_probs).clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        if bits is not None:
+            difference.view(bits.dtype).bitwise_and_(bits)
+        return difference
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.bits = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (clamped,) = ctx.saved_tensors
+        # The gradient of hardtanh is that of clamp at a third of the cost, and 0 on the bounds themselves.
+        passed = torch.ops.aten.hardtanh_backward(gradient, clamped, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        if ctx.bits is not None:
+            if torch.is_grad_enabled():
+                passed = _KeepBits.apply(passed, ctx.bits)  # type: ignore[no-untyped-call]
+            else:
+                passed.view(ctx.bits.dtype).bitwise_and_(ctx.bits)
+        return passed, None, None
 
 
 class _AtResponseTokens(torch.autograd.Function):

@@ -55,4 +55,6 @@ class CISPO(Objective):
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         low, high, *_ = self.clip_interval(batch)
+        # Read before the ratio, the masked log-probabilities spare it a masking of its own.
+        _ = batch.log_probs
         return score_loss(clamp(batch.ratio.detach(), low, high), batch)

@@ -11,6 +11,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,22 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from testbed.errors import ConfigError, RunExistsError, StorageError
+from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError
 from testbed.progress import LateProgress
 from testbed.simulation.parts import Part, compute
 from testbed.simulation.run import Run
 from testbed.simulation.storage import guard, hold, is_intact, write_atomically, write_sealed
 from testbed.simulation.sweep import Sweep
 
-__all__ = ["Shard", "StorageWarning", "merge", "parse_shard", "run_sweep"]
+__all__ = ["Shard", "StorageWarning", "WorkerError", "merge", "parse_shard", "run_sweep"]
 
 BACKENDS = ("loky", "ray")
 _CONFIGURATION, _PARTS, _LOCKS = "sweep.json", "parts", ".locks"
 _FINGERPRINT, _NUMBER = b"testbed.sweep", b"testbed.part"
+
+
+class WorkerError(TestbedError, RuntimeError):
+    """A worker process ended before its work did."""
 
 
 class StorageWarning(UserWarning):
@@ -99,6 +104,7 @@ def run_sweep(
             range.
         RunExistsError: the folder holds something and `resume` was not asked for.
         StorageError: a block cannot be written, or another process works on the same shard.
+        WorkerError: a worker process was killed.
     """
     import joblib
 
@@ -201,7 +207,13 @@ def _scheduled(parts: Sequence[Part], jobs: int, backend: str) -> Iterator[tuple
     options = {"inner_max_num_threads": 1} if backend == "loky" else {}
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
         pool = joblib.Parallel(return_as="generator_unordered" if backend == "loky" else "list")
-        yield from pool(task(part) for part in parts)
+        try:
+            yield from pool(task(part) for part in parts)
+        except BrokenExecutor as error:
+            raise WorkerError(
+                "a worker process was killed, most often because the memory ran out. What was finished before is safe "
+                "if there is a folder: continue with resume, with fewer jobs or a smaller chunk"
+            ) from error
 
 
 def _numbered(part: Part) -> tuple[int, pd.DataFrame]:

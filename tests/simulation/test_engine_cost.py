@@ -50,8 +50,8 @@ def test_replicas_cost_no_operations() -> None:
 def test_closed_form_builds_no_graph(objective: str) -> None:
     closed, graph = (operations(2, objective, closed_form=choice) for choice in (True, False))
     assert not [name for name in closed if "backward" in name]
-    # Nine operations less in each of the four updates.
-    assert len(closed) <= len(graph) - 36
+    # Six operations less in each of the four updates.
+    assert len(closed) <= len(graph) - 24
 
 
 def test_an_update_is_this_many_operations() -> None:

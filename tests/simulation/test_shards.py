@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pandas as pd
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from testbed.errors import ConfigError, RunExistsError, StorageError
 from testbed.simulation.run import Run
-from testbed.simulation.shards import Shard, StorageWarning, merge, parse_shard, run_sweep
+from testbed.simulation.shards import Shard, StorageWarning, WorkerError, merge, parse_shard, run_sweep
 from testbed.simulation.storage import hold, write_atomically
 from testbed.simulation.sweep import Sweep
 
@@ -170,6 +172,15 @@ def test_resume_after_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
     run_sweep(Sweep(**longer), folder, resume=True)
     run_sweep(Sweep(**longer), tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_killed_worker_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(pool: joblib.Parallel, tasks: Any) -> Any:
+        raise TerminatedWorkerError("exit codes {SIGKILL(-9)}")
+
+    monkeypatch.setattr(joblib.Parallel, "__call__", killed)
+    with pytest.raises(WorkerError, match=r"a worker process was killed.*continue with resume"):
+        run_sweep(small(), jobs=2)
 
 
 def test_half_written_file_is_ignored(whole: Path, interrupted: Path) -> None:
