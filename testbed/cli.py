@@ -251,7 +251,7 @@ def sweep(
     objective: Annotated[str | None, typer.Option(help="Objective.")] = None,
     env: Annotated[str | None, typer.Option(help="Environment id.")] = None,
     vary: Annotated[
-        list[str] | None, typer.Option(help="An axis, such as clip_low=0.05:0.4:8, lr=1:64:7:log or staleness=0,4.")
+        list[str] | None, typer.Option(help="An axis, such as clip_low=0.05:0.4:8, learning_rate=1:64:7:log or staleness=0,4.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     samples: Annotated[int | None, typer.Option(help="Sobol points over the axes that are ranges.")] = None,
@@ -275,7 +275,7 @@ def sweep(
     arguments = {key: value for key, value in given.items() if value is not None} | _settings(setting)
     if config is None and ("objective" not in arguments or "env" not in arguments):
         raise ConfigError("a sweep needs --objective and --env, or a YAML file that names them")
-    planned = Sweep(**arguments) if config is None else Sweep.from_yaml(config, **arguments)
+    planned = Sweep.of(**arguments) if config is None else Sweep.from_yaml(config, **arguments)
     folder = _fresh_folder("sweep") if out is None else out
     run = run_sweep(planned, folder, jobs=jobs, backend=backend, shard=shard, resume=resume)
     if run is None:
