@@ -251,7 +251,8 @@ def sweep(
     objective: Annotated[str | None, typer.Option(help="Objective.")] = None,
     env: Annotated[str | None, typer.Option(help="Environment id.")] = None,
     vary: Annotated[
-        list[str] | None, typer.Option(help="An axis, such as clip_low=0.05:0.4:8, learning_rate=1:64:7:log or staleness=0,4.")
+        list[str] | None,
+        typer.Option(help="An axis, such as clip_low=0.05:0.4:8, learning_rate=1:64:7:log or staleness=0,4."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     samples: Annotated[int | None, typer.Option(help="Sobol points over the axes that are ranges.")] = None,
