@@ -67,7 +67,7 @@ def test_a_rollout_reuses_the_softmax_of_its_policy() -> None:
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:
-    # Rows are yielded, not kept, and everything else is a buffer: the tensors alive after 10 and 60 steps are the same.
+    # Rows are yielded, not kept, and everything else is a buffer: 60 steps leave no more tensors alive than 10.
     import gc
 
     def alive(steps: int) -> int:
@@ -81,4 +81,6 @@ def test_memory_does_not_grow_with_the_steps() -> None:
         return found
 
     alive(10)
-    assert alive(10) == alive(60)
+    few, many = alive(10), alive(60)
+    # Not equal: what earlier tests left behind may be freed meanwhile. Fifty kept steps would be fifty tensors at least.
+    assert many <= few
