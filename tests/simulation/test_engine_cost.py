@@ -82,5 +82,5 @@ def test_memory_does_not_grow_with_the_steps() -> None:
 
     alive(10)
     few, many = alive(10), alive(60)
-    # Not equal: what earlier tests left behind may be freed meanwhile. Fifty kept steps would be fifty tensors at least.
+    # Not equal: what earlier tests left behind may be freed meanwhile. Fifty kept steps would be fifty tensors.
     assert many <= few
