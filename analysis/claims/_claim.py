@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -82,7 +83,7 @@ class Tuning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(ABC):
     """A published statement with everything needed to judge it.
 
     Raises:
@@ -121,9 +122,9 @@ class Claim:
                 f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected"
             )
 
+    @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """What was fixed before the run, as JSON-able data."""
-        raise NotImplementedError
 
     def protocol_hash(self, seeds: int | None, seed: int) -> str:
         """Sixteen hexadecimal digits that change with any part of the protocol."""

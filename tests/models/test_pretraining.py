@@ -29,11 +29,11 @@ def target(replicas: int) -> Tensor:
     return torch.stack(rows)
 
 
-def test_a_table_is_reached_and_the_distance_is_exact() -> None:
+def test_a_table_is_reached_and_the_distance_is_unbiased() -> None:
     logits = target(2)
     policy = TransformerPolicy(logits, **SMALL)
     before = pretrain_on_table(policy, logits, EPISODES, steps=0)
-    reported = pretrain_on_table(policy, logits, EPISODES, steps=150, learning_rate=2e-2)
+    pretrain_on_table(policy, logits, EPISODES, steps=150, learning_rate=2e-2)
     # The same divergence by enumeration: KL of the first token's row and, over it, of the second's; per token.
     log_target = logits.log_softmax(-1)
     first = policy.next_log_probs(torch.tensor([0, 1]), torch.empty(2, 0, dtype=torch.int64))
@@ -47,8 +47,11 @@ def test_a_table_is_reached_and_the_distance_is_exact() -> None:
             exact += wanted[:, token].exp() * (then.exp() * (then - row)).sum(-1) / 4
     assert float(exact.max()) < 5e-3
     assert float(before.min()) > 20 * float(exact.max())
-    # Reported on 64 sampled responses: the same size, not the same number.
-    torch.testing.assert_close(reported, exact, rtol=1.0, atol=1e-4)
+    # A report is a mean over 64 responses: over many seeds it must agree within its own standard error.
+    reports = torch.stack([pretrain_on_table(policy, logits, EPISODES, steps=0, seed=seed) for seed in range(100)])
+    standard_error = reports.std(0) / 10
+    assert (standard_error < 0.05 * exact).all(), "the comparison must be able to see a wrong factor"
+    assert ((reports.mean(0) - exact).abs() < 4 * standard_error).all()
 
 
 def test_a_replica_is_pretrained_alike_alone_and_among_others() -> None:
