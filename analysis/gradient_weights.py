@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,14 @@ from testbed.objectives import Objective, make_objective
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "describe", "gradient_weight_curves", "gradient_weight_figure"]
+__all__ = [
+    "Curve",
+    "describe",
+    "draw_weights",
+    "gradient_weight_curves",
+    "gradient_weight_figure",
+    "gradient_weight_panels",
+]
 
 LARGEST_RATIO = 4.0
 """Right end of the ratio axis, and top of the weight axis."""
@@ -85,29 +92,39 @@ def gradient_weight_curves(objective: str | Objective) -> list[Curve]:
     return [reference, *_distinct([*by_probability, *others])]
 
 
-def gradient_weight_figure(objective: str | Objective) -> Figure:
-    """The curves of `gradient_weight_curves` in two panels, A > 0 and A < 0."""
+def gradient_weight_panels(objective: str | Objective) -> list[dict[str, Any]]:
+    """The curves of `gradient_weight_curves` as two panels, A > 0 and A < 0, for `analysis.plots.curve_figure`."""
     chosen = make_objective(objective)
     curves = gradient_weight_curves(chosen)
-    figure = curve_figure(
-        [
-            {
-                "title": f"{chosen.label()}, A {sign} 0",
-                "x_label": "ratio r = p/q (1)",
-                "y_label": "gradient weight F (1)",
-                "series": [{"label": curve.label, "x": RATIOS, "mean": values} for curve, values in panel],
-            }
-            for sign, panel in (
-                (">", [(curve, curve.positive) for curve in curves]),
-                ("<", [(curve, curve.negative) for curve in curves]),
-            )
-        ]
-    )
-    for axes in figure.axes:
+    return [
+        {
+            "title": f"{chosen.label()}, A {sign} 0",
+            "x_label": "ratio r = p/q (1)",
+            "y_label": "gradient weight F (1)",
+            "series": [
+                {"label": curve.label, "x": RATIOS.tolist(), "mean": values.tolist()} for curve, values in panel
+            ],
+        }
+        for sign, panel in (
+            (">", [(curve, curve.positive) for curve in curves]),
+            ("<", [(curve, curve.negative) for curve in curves]),
+        )
+    ]
+
+
+def gradient_weight_figure(objective: str | Objective) -> Figure:
+    """The panels of `gradient_weight_panels`, drawn."""
+    return draw_weights(gradient_weight_panels(objective))
+
+
+def draw_weights(panels: Sequence[Mapping[str, Any]]) -> Figure:
+    """Panels of gradient weights, with one ratio axis, and a weight axis that no single token stretches."""
+    figure = curve_figure(panels)
+    for axes, panel in zip(figure.axes, panels, strict=True):
         axes.set_xlim(0, LARGEST_RATIO)
         # A penalty can point against A, and without limit where the ratio vanishes.
-        low = min(0.0, *(float(np.nanmin([curve.positive, curve.negative])) for curve in curves))
-        axes.set_ylim(max(low, -1.0) - 0.1, LARGEST_RATIO)
+        known = [value for series in panel["series"] for value in series["mean"] if value is not None]
+        axes.set_ylim(max(min(0.0, float(np.nanmin(known))), -1.0) - 0.1, LARGEST_RATIO)
     return figure
 
 

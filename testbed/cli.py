@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -230,6 +231,49 @@ def calibrate(
 
 
 @app.command()
+def audit(
+    objective: Annotated[
+        str,
+        typer.Argument(
+            help="file.py:Class, which is executed, or a registered objective; hyper-parameters follow in brackets."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
+    against: Annotated[str, typer.Option(help="The objective it is measured beside.")] = "ppo",
+    seeds: Annotated[int, typer.Option(help="Paired seeds per stress.")] = 32,
+    seed: Seed = 0,
+) -> None:
+    """A report card for an objective, also an unpublished one; exit with 1 when it breaks a law it does not declare."""
+    from analysis.audit import audit as run_audit
+
+    folder = _fresh_folder("audit") if out is None else out
+    command = " ".join(["testbed", *sys.argv[1:]])
+    done = run_audit(objective, against=against, seeds=seeds, seed=seed, out=folder, command=command)
+    laws = [(item.law, item.outcome, _plain(item.detail or item.statement)) for item in done.findings]
+    _print_table(("law", "outcome", "what was found, or what has to hold"), laws)
+    rows = [
+        (
+            stress.name,
+            item.description,
+            *(_estimated(triple) for triple in (item.audited, item.reference)),
+            item.reading,
+        )
+        for stress in done.stresses
+        for item in stress.measures
+    ]
+    rows += [
+        (stress.name, _plain(f"not run: {stress.not_run}"), "", "", "") for stress in done.stresses if stress.not_run
+    ]
+    _print_table(("stress", "measure", done.objective, done.reference, "reading"), rows)
+    if done.twins:
+        typer.echo(f"same gradient as: {', '.join(done.twins)}")
+    typer.echo(f"report: {done.report}")
+    if done.broken:
+        typer.echo(f"testbed: {len(done.broken)} laws broken: {', '.join(item.law for item in done.broken)}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(
     objective: Annotated[str, typer.Argument(help="An objective, name or name(key=value,…).")],
     out: Annotated[Path | None, typer.Option(help="Picture to write, .png or .svg; default: only the text.")] = None,
@@ -401,6 +445,18 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     _print_table(("claim", "verdict", "estimate [90 % interval]", "claimed", "unit"), rows)
     counts = {kind: sum(verdict.verdict == kind for verdict in verdicts) for kind in _MARKS}
     typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+
+
+def _plain(text: str) -> str:
+    """Text from outside, in which brackets are not markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _estimated(triple: tuple[float, float, float]) -> str:
+    estimate, low, high = triple
+    return "missing" if math.isnan(estimate) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _print_summary(summary: Any, seeds: int) -> None:

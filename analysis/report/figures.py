@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from analysis import plots
+from analysis.gradient_weights import draw_weights
 from analysis.report.formatting import finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GLYPH_WIDTH", "curve_svg", "glyph", "interval_svg"]
+__all__ = ["GLYPH_WIDTH", "curve_svg", "glyph", "interval_svg", "weight_svg"]
 
 GLYPH_WIDTH = 112
 _GLYPH_MARGIN = 6
@@ -28,6 +29,14 @@ def curve_svg(curve: Mapping[str, Any], *, name: str) -> Markup:
     labels = ", ".join(str(series.get("label")) for series in curve["series"])
     figure = plots.curve_figure([curve], titles=False)
     return _inline(figure, name=name, label=f"{curve['title']}: {curve['y_label']} by {curve['x_label']}; {labels}")
+
+
+def weight_svg(panel: Mapping[str, Any], *, name: str) -> Markup:
+    """One panel of an objective's gradient weight; `name` makes the ids of the figure unique in the page."""
+    labels = ", ".join(str(series["label"]) for series in panel["series"])
+    return _inline(
+        draw_weights([panel]), name=name, label=f"Gradient weight over the ratio, {panel['title']}; {labels}"
+    )
 
 
 def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:

@@ -1,0 +1,507 @@
+"""A report card for one objective, published or not: the laws, what it is the same as, and how it behaves under stress.
+
+    testbed audit my_loss.py:MyObjective
+
+Three questions, in this order. *Is it a sound loss?* Every law of `analysis.laws` is checked. *Is it new?* On random
+batches its gradient is compared with that of every registered objective. *What does it do?* On environments with known
+optima it is trained beside a reference, over paired seeds and with the reference's reduction and step size, and each
+measure is given for both and as a paired difference with a 90 % interval. How both depend on the step size is shown as
+well, because an objective that takes larger steps looks better or worse for that reason alone. No total score is made
+of it: which measure matters is for the reader to say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import math
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis.claims._estimands import Measure, average, final, largest
+from analysis.claims._settings import MODULAR_SUM, NULL_REWARD, STALE
+from analysis.gradient_weights import describe
+from analysis.laws import Drawn, Finding, check_laws, draw, loss_and_gradient
+from analysis.phenomena import detect
+from analysis.statistics import MINIMUM_SEEDS, interval, proportion_interval
+from analysis.trajectories import Trajectories, curve
+from envs import exact, make_spec
+from testbed.diagnostics import metric_info
+from testbed.errors import ConfigError, TestbedError
+from testbed.objectives import Objective, make_objective, objective_names
+from testbed.progress import LateProgress
+from testbed.registry import parse_call
+from testbed.simulation import SimulationWarning, simulate
+from testbed.simulation.run import claim_folder, environment_facts, free_folder
+
+__all__ = [
+    "LEARNING_RATES",
+    "STRESSES",
+    "Audit",
+    "Measured",
+    "Stress",
+    "StressResult",
+    "audit",
+    "load_objective",
+    "twins",
+]
+
+AUDITED, REFERENCE = "audited", "reference"
+LEARNING_RATES = (1.0, 4.0, 16.0, 64.0, 256.0)
+"""Step sizes at which the sensitivity is measured."""
+
+
+@dataclass(frozen=True)
+class Stress:
+    """A setting that brings out one way in which objectives differ.
+
+    Attributes:
+        name: a few words.
+        question: what the setting asks.
+        setting: arguments of `simulate`.
+        measures: what is read from each run.
+        curves: metrics drawn over the rollouts.
+    """
+
+    name: str
+    question: str
+    setting: Mapping[str, Any]
+    measures: tuple[Measure, ...]
+    curves: tuple[str, ...] = ("exact/entropy", "exact/regret")
+
+
+def _change(metric: str) -> Measure:
+    return Measure(f"change of {metric} from the start", lambda run: run[metric][-1] - run[metric][0])
+
+
+STRESSES: tuple[Stress, ...] = (
+    Stress(
+        "No signal",
+        "Every arm is the same coin, so nothing can be learned. Where does the entropy go all the same?",
+        NULL_REWARD,
+        (_change("exact/entropy"), average("exact/kl_step")),
+        ("exact/entropy", "exact/kl_step"),
+    ),
+    Stress(
+        "A rare arm",
+        "One arm in a hundred is better, and it is hardly ever drawn. How much is lost until it is found?",
+        MODULAR_SUM | {"env": "RareArm-v1"},
+        (average("exact/regret"), final("exact/regret")),
+    ),
+    Stress(
+        "Many right answers",
+        "A quarter of all sequences is right. How fast is the task solved, and how much variety is left at the end?",
+        MODULAR_SUM,
+        (average("exact/regret"), final("exact/entropy")),
+    ),
+    Stress(
+        "One right answer",
+        "A single sequence is right, so losing all entropy is correct here. Does it get there?",
+        MODULAR_SUM | {"env": "Copy-v1(length=3,vocabulary=4)"},
+        (average("exact/regret"), final("exact/regret")),
+    ),
+    Stress(
+        "Stale rollouts",
+        "Twelve tokens, drawn by the policy of eight rollouts ago. Does it still learn, and does it stay near it?",
+        STALE,
+        (final("exact/regret"), average("exact/kl_step"), largest("gradient/norm_max")),
+        ("exact/regret", "ratio/log_abs_mean"),
+    ),
+    Stress(
+        "A sampler that disagrees",
+        "The sampler's log-probabilities carry noise of half a nat. What does that cost?",
+        MODULAR_SUM | {"mismatch": 0.5},
+        (average("exact/regret"), final("exact/entropy"), largest("gradient/norm_max")),
+    ),
+    Stress(
+        "Answers of any length",
+        "Short and long sequences can be right, and a wrong one is usually long. Does the length steer the update?",
+        MODULAR_SUM | {"env": "VariableLength-v1"},
+        (average("exact/regret"), final("exact/entropy")),
+    ),
+)
+"""Every stress, each a question."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of a stress; estimates are means over seeds with 90 % intervals, `[estimate, low, high]`.
+
+    Attributes:
+        description: what is measured.
+        unit: of all three.
+        audited: the audited objective.
+        reference: the reference.
+        difference: audited minus reference, seed by seed.
+    """
+
+    description: str
+    unit: str
+    audited: tuple[float, float, float]
+    reference: tuple[float, float, float]
+    difference: tuple[float, float, float]
+
+    @property
+    def reading(self) -> str:
+        """`higher`, `lower` or `no clear difference`, by the interval of the difference."""
+        _, low, high = self.difference
+        if math.isnan(low) or math.isnan(high):
+            return "not measured"
+        return "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+
+
+@dataclass(frozen=True)
+class StressResult:
+    """What came out of a stress.
+
+    Attributes:
+        name: the stress's.
+        question: the stress's.
+        not_run: why it could not be run; empty where it was.
+        measures: what was measured.
+        phenomena: detector to the share of seeds in which it fired, audited and reference, each
+            `[share, low, high]`.
+        curves: for the figures.
+    """
+
+    name: str
+    question: str
+    not_run: str
+    measures: tuple[Measured, ...] = ()
+    phenomena: Mapping[str, Mapping[str, tuple[float, float, float]]] | None = None
+    curves: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A finished audit.
+
+    Attributes:
+        folder: where `audit.json` and `report.html` lie.
+        objective: the audited objective, as a name.
+        reference: what it was compared with.
+        findings: one per law.
+        twins: registered objectives with the same gradient.
+        stresses: one per stress.
+    """
+
+    folder: Path
+    objective: str
+    reference: str
+    findings: tuple[Finding, ...]
+    twins: tuple[str, ...]
+    stresses: tuple[StressResult, ...]
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """The laws it breaks without declaring it."""
+        return tuple(finding for finding in self.findings if finding.outcome == "broken")
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+
+def load_objective(target: str) -> Objective:
+    """An objective by registered name, or from a Python file, which is executed.
+
+    Args:
+        target: `name`, `name(key=value,…)`, or `file.py:Class` with the same brackets for hyper-parameters.
+
+    Raises:
+        ConfigError: no such file, the file fails, or what it names is no objective.
+        UnknownNameError: no registered objective of that name.
+
+    Example:
+        >>> load_objective("dapo(clip_low=0.1)").label()
+        'dapo(clip_low=0.1)'
+    """
+    file, separator, call = target.partition(".py:")
+    if not separator:
+        return make_objective(target)
+    path = Path(f"{file}.py")
+    name, arguments = parse_call(call)
+    found = getattr(_module(path), name, None)
+    if found is None:
+        names = [key for key, value in vars(_module(path)).items() if _is_objective(value)]
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        hint = f"; did you mean {path}:{nearest[0]}?" if nearest else ""
+        raise ConfigError(f"{path} has nothing called {name!r}{hint}")
+    if isinstance(found, Objective) and not arguments:
+        _named(type(found))
+        return found
+    if not _is_objective(found):
+        raise ConfigError(
+            f"{path}:{name} is {found!r}; expected a frozen dataclass that derives from testbed.objectives.Objective "
+            "and has a method token_loss(batch), such as those in testbed/objectives"
+        )
+    _named(found)
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{path}:{name} cannot be made: {error}") from error
+
+
+def twins(objective: Objective) -> list[str]:
+    """Registered objectives, with the paper's hyper-parameters, whose gradient is the same on random batches.
+
+    The reduction is taken over, so that only the token's weight is compared. "The same" is 1e-9 of the largest entry.
+
+    Example:
+        >>> twins(make_objective("ppo(clip_high=0.28)"))
+        ['dapo']
+    """
+    given = draw(64, 16)
+    # The first order of a token far inside every interval says nothing: the batch has ratios on all sides.
+    own = _gradient(objective, given)
+    if own is None:
+        return []
+    found = []
+    for name in objective_names():
+        other = make_objective(name)
+        if type(other) is type(objective) or hasattr(other, "base"):
+            continue
+        gradient = _gradient(replace(other, reduction=objective.reduction), given)
+        if gradient is not None and float((gradient - own).abs().max()) <= 1e-9 * float(own.abs().max()):
+            found.append(name)
+    return found
+
+
+def audit(
+    target: str | Objective,
+    *,
+    against: str = "ppo",
+    seeds: int = 32,
+    seed: int = 0,
+    out: str | Path,
+    command: str = "",
+) -> Audit:
+    """Check an objective, measure it beside a reference, and write `audit.json` and `report.html`.
+
+    Args:
+        target: see `load_objective`; or an objective.
+        against: the reference, a registered objective.
+        seeds: paired seeds per stress, at least 5.
+        seed: master seed.
+        out: folder to write.
+        command: how this was started, for the record.
+
+    Raises:
+        ConfigError: too few seeds, or the target is no objective.
+        UnknownNameError: no such objective.
+        RunExistsError: `out` already holds something; nothing is run.
+    """
+    from analysis.report.audit import write_audit_report
+
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < MINIMUM_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}; an interval needs at least {MINIMUM_SEEDS}")
+    objective = target if isinstance(target, Objective) else load_objective(target)
+    reference = make_objective(against)
+    free_folder(out)
+    findings = check_laws(objective)
+    arms = {AUDITED: objective, REFERENCE: replace(reference, reduction=objective.reduction)}
+    results = []
+    sensitivity: Mapping[str, Any] | None = None
+    with LateProgress("auditing", len(STRESSES) + 1) as progress:
+        for stress in STRESSES:
+            results.append(_run(stress, arms, seeds, seed))
+            progress.advance()
+        if not all(result.not_run for result in results):
+            sensitivity = _sensitivity(arms, seeds, seed)
+    folder = claim_folder(out)
+    same = twins(objective)
+    content = {
+        "run": {
+            "versions": environment_facts(),
+            "command": command,
+            "seeds": seeds,
+            "seed": seed,
+            "reduction": objective.reduction,
+            "settings": {
+                stress.name: {key: str(value) for key, value in stress.setting.items()} for stress in STRESSES
+            },
+        },
+        "objective": objective.label(),
+        "reference": reference.label(),
+        "description": describe(objective),
+        "weights": _weights(objective),
+        "laws": [asdict(finding) for finding in findings],
+        "twins": same,
+        "stresses": [
+            asdict(result) | {"measures": [asdict(item) | {"reading": item.reading} for item in result.measures]}
+            for result in results
+        ],
+        "sensitivity": sensitivity,
+    }
+    text = json.dumps(_missing_as_none(content), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
+    write_audit_report(folder)
+    return Audit(folder, objective.label(), reference.label(), tuple(findings), tuple(same), tuple(results))
+
+
+# -- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def _module(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}; expected file.py:Class")
+    name = f"audited_{abs(hash(path.resolve()))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    # dataclasses look their module up while the class is made.
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _named(objective_class: type[Objective]) -> None:
+    """A class that is registered nowhere goes by its own name."""
+    if not hasattr(objective_class, "name"):
+        objective_class.name = objective_class.__name__
+
+
+def _is_objective(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Objective) and value is not Objective
+
+
+def _gradient(objective: Objective, given: Drawn) -> torch.Tensor | None:
+    try:
+        return loss_and_gradient(objective, given.batch())[1]
+    except (TestbedError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _run(stress: Stress, arms: Mapping[str, Objective], seeds: int, seed: int) -> StressResult:
+    try:
+        runs = _simulate(stress.setting, arms, seeds, seed)
+    except (TestbedError, ArithmeticError, RuntimeError, TypeError, AttributeError) as error:
+        return StressResult(stress.name, stress.question, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    drawn = {_side_label(name, arms): run for name, run in runs.items()}
+    optimum = exact.maximum_entropy_optimum(make_spec(stress.setting["env"])).entropy
+    return StressResult(
+        stress.name,
+        stress.question,
+        "",
+        tuple(_measured(measure, runs) for measure in stress.measures),
+        _phenomena(runs, np.asarray(optimum, dtype=np.float64)),
+        tuple(found for metric in stress.curves if (found := curve(metric, drawn))["series"]),
+    )
+
+
+def _side_label(side: str, arms: Mapping[str, Objective]) -> str:
+    """What a side is called in a figure: the objective, and the side where both are the same."""
+    labels = {name: objective.label() for name, objective in arms.items()}
+    return labels[side] if len(set(labels.values())) == len(labels) else f"{labels[side]}, {side}"
+
+
+def _simulate(
+    setting: Mapping[str, Any], arms: Mapping[str, Objective], seeds: int, seed: int
+) -> dict[str, Trajectories]:
+    with warnings.catch_warnings():
+        # An objective whose ratios never move is what the reader sees in the curves.
+        warnings.simplefilter("ignore", SimulationWarning)
+        return {
+            name: Trajectories(simulate(objective, **{**setting, "seeds": seeds, "seed": seed}).table)
+            for name, objective in arms.items()
+        }
+
+
+def _measured(measure: Measure, runs: Mapping[str, Trajectories]) -> Measured:
+    values = {name: measure.read(run) for name, run in runs.items()}
+    return Measured(
+        measure.description,
+        _unit(measure.description),
+        _estimate(values[AUDITED]),
+        _estimate(values[REFERENCE]),
+        _estimate(values[AUDITED] - values[REFERENCE]),
+    )
+
+
+def _unit(description: str) -> str:
+    metric = next(word for word in description.split() if "/" in word)
+    unit = metric_info(metric).unit
+    return "" if unit == "1" else unit
+
+
+def _estimate(values: np.ndarray) -> tuple[float, float, float]:
+    if np.isnan(values).any():
+        return (math.nan, math.nan, math.nan)
+    bounds = interval(values)
+    return (bounds.estimate, bounds.low, bounds.high)
+
+
+def _phenomena(
+    runs: Mapping[str, Trajectories], optimum: np.ndarray
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    onsets = {name: detect(run, optimum) for name, run in runs.items()}
+    shares: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for detector in onsets[AUDITED]:
+        bounds = {name: proportion_interval(found[detector].observed) for name, found in onsets.items()}
+        shares[detector] = {name: (item.estimate, item.low, item.high) for name, item in bounds.items()}
+    return shares
+
+
+def _sensitivity(arms: Mapping[str, Objective], seeds: int, seed: int) -> dict[str, Any]:
+    """Mean regret over the run against the step size, both sides, on the task with many right answers.
+
+    A step size at which a policy diverges is a gap.
+    """
+    measure, series = average("exact/regret"), []
+
+    def regret(objective: Objective, rate: float) -> tuple[float, float, float]:
+        try:
+            runs = _simulate(MODULAR_SUM | {"learning_rate": rate}, {AUDITED: objective}, seeds, seed)
+        except (TestbedError, ArithmeticError, RuntimeError):
+            return (math.nan, math.nan, math.nan)
+        return _estimate(measure.read(runs[AUDITED]))
+
+    for name, objective in arms.items():
+        estimates = [regret(objective, rate) for rate in LEARNING_RATES]
+        mean, low, high = zip(*estimates, strict=True)
+        x = [math.log2(rate) for rate in LEARNING_RATES]
+        series.append(
+            {"label": _side_label(name, arms), "x": x, "mean": list(mean), "low": list(low), "high": list(high)}
+        )
+    return {
+        "title": "Sensitivity to the step size",
+        "x_label": "log2 of the learning rate",
+        "y_label": "mean regret over the run (reward)",
+        "series": series,
+    }
+
+
+def _weights(objective: Objective) -> list[dict[str, Any]] | None:
+    """The panels of `gradient_weight_figure` as data; `None` where the objective cannot be drawn."""
+    from analysis.gradient_weights import gradient_weight_panels
+
+    try:
+        return gradient_weight_panels(objective)
+    except (TestbedError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _missing_as_none(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _missing_as_none(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_missing_as_none(item) for item in value]
+    return value

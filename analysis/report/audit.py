@@ -1,0 +1,109 @@
+"""From the folder of an audit to report.html: the laws, the gradient weight, and every stress beside the reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis.report import figures, formatting
+from testbed.errors import ConfigError
+
+__all__ = ["write_audit_report"]
+
+_FOLDER = Path(__file__).parent
+_MARKS = {"holds": "✓ holds", "exempt": "– exempt", "broken": "✗ broken"}
+
+
+def write_audit_report(folder: str | Path) -> Path:
+    """Write `folder`/report.html, one self-contained file, from its audit.json.
+
+    Raises:
+        ConfigError: the folder holds no audit.
+    """
+    folder = Path(folder)
+    source = folder / "audit.json"
+    if not source.is_file():
+        raise ConfigError(f"{folder} holds no audit; expected audit.json in it")
+    content = json.loads(source.read_text(encoding="utf-8"))
+    page = (
+        _environment()
+        .get_template("audit.html")
+        .render(
+            name=folder.resolve().name,
+            audited=content["objective"],
+            reference=content["reference"],
+            description=content["description"],
+            run=content["run"],
+            laws=content["laws"],
+            marks=_MARKS,
+            counts={outcome: sum(law["outcome"] == outcome for law in content["laws"]) for outcome in _MARKS},
+            twins=content["twins"],
+            weights=[
+                figures.weight_svg(panel, name=f"weight-{number}")
+                for number, panel in enumerate(content["weights"] or [])
+            ],
+            stresses=[_stress(stress, number) for number, stress in enumerate(content["stresses"])],
+            sensitivity=None
+            if content["sensitivity"] is None
+            else figures.curve_svg(content["sensitivity"], name="sensitivity"),
+        )
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["css"] = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
+    return environment
+
+
+def _stress(stress: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return {
+        "name": stress["name"],
+        "question": stress["question"],
+        "not_run": stress["not_run"],
+        "measures": [
+            {
+                "description": item["description"],
+                "unit": item["unit"],
+                "audited": _with_interval(item["audited"]),
+                "reference": _with_interval(item["reference"]),
+                "difference": _with_interval(item["difference"]),
+                "reading": item["reading"],
+            }
+            for item in stress["measures"]
+        ],
+        "phenomena": [
+            {
+                "name": detector.replace("_", " "),
+                **{side: f"{share[0]:.0%} [{share[1]:.0%}, {share[2]:.0%}]" for side, share in sides.items()},
+            }
+            for detector, sides in (stress["phenomena"] or {}).items()
+            if any(share[0] > 0 for share in sides.values())
+        ],
+        "curves": [
+            {"title": item["title"], "figure": figures.curve_svg(item, name=f"stress-{number}-{index}")}
+            for index, item in enumerate(stress["curves"])
+        ],
+    }
+
+
+def _with_interval(triple: list[float | None]) -> str:
+    estimate, low, high = triple
+    if estimate is None or low is None or high is None:
+        return formatting.MISSING
+    return f"{formatting.number(estimate, width=high - low)} {formatting.interval([low, high])}"
