@@ -34,6 +34,7 @@ app.add_typer(engines, name="engines")
 
 Seed = Annotated[int, typer.Option(help="Master seed; the same one gives the same numbers, bit for bit.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+File = Annotated[Path | None, typer.Option("--out", help="File to write as well, .json; it must not exist.")]
 
 _MARKS = {
     "reproduced": ("✓", "green"),
@@ -156,7 +157,7 @@ def verify(
 
 
 @app.command()
-def claims(as_json: Json = False) -> None:
+def claims(as_json: Json = False, out: File = None) -> None:
     """The ledger: every numbered statement of the papers, where it can be judged, and the verdicts on record."""
     from analysis.claims import claim_names, get_claim
     from analysis.ledger import entries
@@ -173,6 +174,7 @@ def claims(as_json: Json = False) -> None:
         }
         for claim in map(get_claim, claim_names())
     ]
+    _write_json(out, rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
@@ -371,22 +373,38 @@ def check_engine(engine: Annotated[str, typer.Argument(help="The engine: verl.")
 def conformance(
     engine: Annotated[str, typer.Option(help="The installed engine whose own loss functions are run: trl or verl.")],
     seed: Seed = 0,
+    out: File = None,
 ) -> None:
-    """Compare our losses and gradients with an engine's own, on the same random batches."""
+    """Compare our losses and gradients with an engine's own, on the same random batches.
+
+    Exit with 1 when one differs that should not, or a difference is not the known one.
+    """
     from testbed.engines.conformance import conformance_table, format_conformance
 
-    typer.echo(format_conformance(conformance_table(engine, seed=seed)))
+    _free_file(out)
+    table = conformance_table(engine, seed=seed)
+    _write_json(out, json.loads(table.to_json(orient="records")))
+    typer.echo(format_conformance(table))
+    surprises = table[~table["as_expected"].fillna(True).astype(bool)]
+    if len(surprises):
+        named = ", ".join(f"{row.objective} against {row.setting}" for row in surprises.itertuples())
+        typer.echo(f"testbed: not as expected: {named}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
-def theory() -> None:
+def theory(out: File = None) -> None:
     """Every closed-form prediction beside its measurement by another route; exit with 1 when one does not hold."""
+    from dataclasses import asdict
+
     from analysis.theory import predictions
 
-    rows, failed = [], 0
+    _free_file(out)
+    rows, records, failed = [], [], 0
     for item in predictions():
         found = item.compare()
         failed += not found.holds
+        records.append({"id": item.id, "name": item.name, "unit": item.unit, "scale": item.scale, **asdict(found)})
         rows.append(
             (
                 item.id,
@@ -398,6 +416,7 @@ def theory() -> None:
                 "holds" if found.holds else "FAILS",
             )
         )
+    _write_json(out, records)
     _print_table(("", "prediction", "predicted", "measured", "largest error", "tolerance", ""), rows)
     if failed:
         raise typer.Exit(1)
@@ -417,6 +436,22 @@ def _fresh_folder(kind: str) -> Path:
     from datetime import UTC, datetime
 
     return Path("runs") / f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def _free_file(path: Path | None) -> None:
+    """Refuse a file that exists before anything is computed for it."""
+    from testbed.errors import RunExistsError
+
+    if path is not None and path.exists():
+        raise RunExistsError(f"{path} already exists; nothing was written. Choose another --out or remove it")
+
+
+def _write_json(path: Path | None, content: Any) -> None:
+    if path is None:
+        return
+    _free_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # -- output --------------------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from testbed import cli
+from testbed.engines import conformance
 
 
 def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -146,3 +148,25 @@ def test_the_ledger_is_printed() -> None:
     assert done.exit_code == 0, done.output
     assert "D5" in done.output
     assert "dcpo/token-clip-ratio" in done.output
+
+
+def test_theory_writes_what_it_prints(tmp_path: Path) -> None:
+    file = tmp_path / "theory.json"
+    assert CliRunner().invoke(cli.app, ["theory", "--out", str(file)]).exit_code == 0
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    assert {row["id"] for row in rows} == {f"T{number}" for number in range(1, 13)}
+    assert all(row["error"] <= row["tolerance"] and row["numbers"] > 0 for row in rows)
+    again = run("theory", "--out", str(file))
+    assert (again.returncode, "already exists; nothing was written" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("broken", "code"), [(False, 0), (True, 1)])
+def test_conformance_exits_1_when_a_difference_is_not_the_known_one(
+    broken: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"objective": "grpo", "setting": "theirs", "loss": 1.0, "gradient": 1.0, "differs": "", "reproduced_by": ""}
+    table = pd.DataFrame([{**row, "reproduced_loss": None, "reproduced_gradient": None, "as_expected": not broken}])
+    monkeypatch.setattr(conformance, "conformance_table", lambda engine, seed: table.astype({"as_expected": "boolean"}))
+    done = CliRunner().invoke(cli.app, ["conformance", "--engine", "trl"])
+    assert done.exit_code == code
+    assert ("not as expected: grpo against theirs" in done.stderr) == broken
