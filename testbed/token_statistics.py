@@ -12,12 +12,16 @@ terms are small where the distribution is sharp, which `logsumexp - Σ p·z` can
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from testbed import token_statistics_gpu as gpu
 from testbed.errors import BatchError, ConfigError
 
 __all__ = ["TokenStatistics", "token_statistics", "token_statistics_from_hidden"]
@@ -47,7 +51,7 @@ class TokenStatistics(NamedTuple):
 
 
 def token_statistics(
-    logits: Tensor, tokens: Tensor, temperature: float = 1.0, *, overwrite_logits: bool = False
+    logits: Tensor, tokens: Tensor, temperature: float = 1.0, *, overwrite_logits: bool | None = None
 ) -> TokenStatistics:
     """Log p(token) and H(p) of p = softmax(z/τ), both differentiable in the logits.
 
@@ -58,9 +62,11 @@ def token_statistics(
         logits: z, float `(..., V)`.
         tokens: int64 `(...)`, each in 0..V-1. Padding needs a valid id as well; mask the result.
         temperature: τ > 0, what the logits are divided by.
-        overwrite_logits: True: the backward pass writes the gradient over the logits instead of allocating as much
-            again. Logits are then destroyed; an operation that saved them for its own gradient raises. Leaves keep
-            their values.
+        overwrite_logits: whether the backward pass writes the gradient over the logits instead of allocating as much
+            again. None: where nothing else can read them any more, that is, where the caller has let go of the tensor,
+            no other tensor shares its memory, no other operation saved it and the graph is not kept. True: always;
+            logits are then destroyed, and an operation that saved them for its own gradient raises. A leaf keeps its
+            values in any case.
 
     Raises:
         BatchError: shapes differ, a token is outside the vocabulary, or a row of logits holds NaN, +infinity or nothing
@@ -78,10 +84,11 @@ def token_statistics(
             "expected floating-point logits (..., V) and one token per row, (...)"
         )
     _check(tokens, logits.shape[-1], temperature)
-    in_place = overwrite_logits and not logits.is_leaf and logits.is_contiguous()
-    results = _FromLogits.apply(  # type: ignore[no-untyped-call]
-        logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1), temperature, in_place
-    )
+    if gpu.usable(logits) and logits.stride(-1) != 1:
+        logits = logits.contiguous()
+    if logits.is_leaf or 0 in logits.stride():
+        overwrite_logits = False
+    results = _FromLogits.apply(logits, tokens.reshape(-1), temperature, overwrite_logits)  # type: ignore[no-untyped-call]
     return TokenStatistics(*(_checked(result).view(tokens.shape) for result in results))
 
 
@@ -128,78 +135,94 @@ def token_statistics_from_hidden(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         results = _FromHidden.apply(  # type: ignore[no-untyped-call]
-            hidden.reshape(-1, hidden.shape[-1]).to(dtype),
-            lm_head_weight.to(dtype),
-            None if bias is None else bias.to(dtype),
-            tokens.reshape(-1),
-            temperature,
+            hidden.reshape(-1, hidden.shape[-1]), lm_head_weight, bias, tokens.reshape(-1), temperature, dtype
         )
     return TokenStatistics(*((_checked(result) if check else result).view(tokens.shape) for result in results))
 
 
 class _FromLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, in_place: bool) -> tuple[Tensor, Tensor]:
-        log_probs, entropies, normalisers = _allocate(logits, 3)
-        _read(logits, tokens, temperature, log_probs, entropies, normalisers)
-        ctx.save_for_backward(logits, tokens, normalisers, entropies)
-        ctx.temperature, ctx.in_place = temperature, in_place
+    def forward(
+        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, overwrite: bool | None
+    ) -> tuple[Tensor, Tensor]:
+        read = gpu.read if gpu.usable(logits) else _read
+        parts = [read(matrix, tokens[rows], temperature) for matrix, rows in _matrices(logits)]
+        log_probs, *kept = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        ctx.save_for_backward(logits, tokens, *kept)
+        ctx.temperature, ctx.overwrite = temperature, overwrite
         ctx.set_materialize_grads(False)
-        return log_probs, entropies
+        return log_probs, kept[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        logits, tokens, normalisers, entropies = ctx.saved_tensors
         if g is None and g_entropy is None:
             return None, None, None, None
+        overwrite = _nobody_else_reads(ctx) if ctx.overwrite is None else ctx.overwrite
+        logits, tokens, *kept = ctx.saved_tensors
         # Through .data, the logits' version stays as it was and nobody would notice; through detach() autograd does.
-        gradient = logits.detach() if ctx.in_place else torch.empty_like(logits)
-        _write_gradient(logits, tokens, ctx.temperature, normalisers, entropies, g, g_entropy, gradient)
+        gradient = logits.detach() if overwrite else torch.empty_like(logits, memory_format=torch.contiguous_format)
+        write = gpu.write_gradient if gpu.usable(logits) else _write_gradient
+        for matrix, rows in _matrices(logits):
+            out = matrix if overwrite else gradient.view(-1, logits.shape[-1])[rows]
+            slopes = None if g is None else g[rows], None if g_entropy is None else g_entropy[rows]
+            write(matrix, tokens[rows], ctx.temperature, [value[rows] for value in kept], slopes, out)
         return gradient, None, None, None
 
 
 class _FromHidden(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        temperature: float,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        log_probs, entropies, normalisers = _allocate(hidden, 3)
-        block = _projection_buffer(hidden, weight)
-        for rows in _blocks(len(hidden), len(block)):
-            logits = _project(hidden[rows], weight, bias, block)
-            _read(logits, tokens[rows], temperature, log_probs[rows], entropies[rows], normalisers[rows])
-        ctx.save_for_backward(hidden, weight, bias, tokens, normalisers, entropies)
-        ctx.temperature = temperature
+        given = hidden, weight, bias
+        if gpu.usable(hidden) and dtype != torch.float64:
+            saved: tuple[Tensor, ...] = gpu.read_from_hidden(*given, tokens, temperature, dtype)
+        else:
+            hidden, weight, bias = _cast(given, dtype)
+            block = _projection_buffer(hidden, weight)
+            saved = _allocate(hidden)
+            for rows in _blocks(len(hidden), len(block)):
+                logits = _project(hidden[rows], weight, bias, block)
+                for value, part in zip(saved, _read(logits, tokens[rows], temperature), strict=True):
+                    value[rows] = part
+        log_probs, *kept = saved
+        ctx.save_for_backward(*given, tokens, *kept)
+        ctx.temperature, ctx.dtype = temperature, dtype
         ctx.set_materialize_grads(False)
-        return log_probs, entropies
+        return log_probs, kept[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, tokens, normalisers, entropies = ctx.saved_tensors
+        hidden, weight, bias, tokens, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if g is None and g_entropy is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
+        if gpu.usable(hidden) and ctx.dtype != torch.float64:
+            gradients = gpu.gradients_from_hidden(
+                hidden, weight, bias, tokens, ctx.temperature, ctx.dtype, kept, (g, g_entropy), wanted
+            )
+            return (*gradients, None, None, None)
+        given = hidden, weight, bias
+        hidden, weight, bias = _cast(given, ctx.dtype)
         # Sums over many blocks need more digits than half precision has.
         wide = _wide(hidden.dtype)
         for_hidden, for_weight, for_bias = (
-            torch.zeros_like(value, dtype=wide) if needed else None
-            for value, needed in zip((hidden, weight, bias), wanted, strict=True)
+            torch.zeros_like(value, dtype=wide) if needed else None for value, needed in zip(given, wanted, strict=True)
         )
         block = _projection_buffer(hidden, weight)
         for rows in _blocks(len(hidden), len(block)):
             logits = _project(hidden[rows], weight, bias, block)
-            _write_gradient(
-                logits,
-                tokens[rows],
-                ctx.temperature,
-                normalisers[rows],
-                entropies[rows],
-                None if g is None else g[rows],
-                None if g_entropy is None else g_entropy[rows],
-                logits,
-            )
+            here = [value[rows] for value in kept]
+            slopes = None if g is None else g[rows], None if g_entropy is None else g_entropy[rows]
+            _write_gradient(logits, tokens[rows], ctx.temperature, here, slopes, logits)
             if for_hidden is not None:
                 for_hidden[rows] = logits @ weight
             if for_weight is not None:
@@ -209,14 +232,25 @@ class _FromHidden(torch.autograd.Function):
                     for_weight += logits.T @ hidden[rows]
             if for_bias is not None:
                 for_bias += logits.sum(0, dtype=wide)
-        gradients = (None if value is None else value.to(hidden.dtype) for value in (for_hidden, for_weight, for_bias))
-        return (*gradients, None, None)
+        sums = (for_hidden, for_weight, for_bias)
+        cast = (None if value is None else value.to(like.dtype) for value, like in zip(sums, given, strict=True))
+        return (*cast, None, None, None)
 
 
-def _read(
-    logits: Tensor, tokens: Tensor, temperature: float, log_probs: Tensor, entropies: Tensor, normalisers: Tensor
-) -> None:
-    """Fill the results `(N,)` from logits `(N, V)`, block by block; the normaliser is log Σ exp((z - m)/τ)."""
+def _matrices(values: Tensor, start: int = 0) -> list[tuple[Tensor, slice]]:
+    """Views `(n, V)` that together hold every row of `(..., V)`, and where their rows are when all are counted."""
+    rows = values.numel() // max(values.shape[-1], 1)
+    try:
+        return [(values.view(rows, values.shape[-1]), slice(start, start + rows))]
+    except RuntimeError:
+        # Such as logits[:, :-1]: a gap after every sequence.
+        step = rows // len(values)
+        return [matrix for index, part in enumerate(values) for matrix in _matrices(part, start + index * step)]
+
+
+def _read(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and normalisers log Σ exp((z - m)/τ) of logits `(N, V)`, block by block."""
+    log_probs, entropies, normalisers = _allocate(logits)
     size = _rows_per_block(logits, _CACHED_ELEMENTS, fewest=1)
     shifted, weights = (_scratch(logits, size) for _ in range(2))
     for rows in _blocks(len(logits), size):
@@ -233,19 +267,19 @@ def _read(
         torch.log(total, out=normalisers[rows])
         torch.sub(chosen, normalisers[rows], out=log_probs[rows])
         torch.sub(normalisers[rows], mean, out=entropies[rows])
+    return log_probs, entropies, normalisers
 
 
 def _write_gradient(
     logits: Tensor,
     tokens: Tensor,
     temperature: float,
-    normalisers: Tensor,
-    entropies: Tensor,
-    g: Tensor | None,
-    g_entropy: Tensor | None,
+    known: Sequence[Tensor],
+    slopes: tuple[Tensor | None, Tensor | None],
     out: Tensor,
 ) -> None:
-    """Write ∂L/∂z `(N, V)` into `out`, which may be `logits` itself, block by block."""
+    """Write ∂L/∂z `(N, V)` into `out`, which may be `logits`, block by block; entropies and normalisers are known."""
+    (entropies, normalisers), (g, g_entropy) = known, slopes
     size = _rows_per_block(logits, _CACHED_ELEMENTS, fewest=1)
     log_p_buffer, p_buffer = (_scratch(logits, size) for _ in range(2))
     for rows in _blocks(len(logits), size):
@@ -295,8 +329,63 @@ def _scratch(logits: Tensor, rows: int) -> Tensor:
     return logits.new_empty(min(rows, len(logits)), logits.shape[-1], dtype=_wide(logits.dtype))
 
 
-def _allocate(reference: Tensor, count: int) -> list[Tensor]:
-    return [reference.new_empty(len(reference), dtype=_wide(reference.dtype)) for _ in range(count)]
+def _holders(ctx: Any) -> tuple[int, int, int]:
+    """How many hold the first saved tensor: as an object of PyTorch, by its memory, and as an object of Python."""
+    saved = ctx.saved_tensors[0]
+    memory = torch._C._storage_Use_Count(saved.untyped_storage()._cdata)
+    return saved._use_count(), memory, sys.getrefcount(saved)
+
+
+class _Probe(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, seen: list[tuple[int, int, int]]) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.seen = seen
+        return logits.sum()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        ctx.seen.append(_holders(ctx))
+        return g.expand_as(ctx.saved_tensors[0]), None
+
+
+@functools.cache
+def _counts_alone() -> tuple[int, int, int] | None:
+    """What `_holders` counts for logits that only the graph still has; None where PyTorch does not tell.
+
+    Measured, because the numbers are those of this release of PyTorch and Python.
+    """
+    seen: list[tuple[int, int, int]] = []
+    try:
+        for kept in ([], [torch.Tensor()]):
+            with torch.enable_grad():
+                logits = torch.zeros(1, 1, requires_grad=True) + 0
+                kept[:] = [logits] if kept else []
+                loss = _Probe.apply(logits, seen)  # type: ignore[no-untyped-call]
+            del logits
+            loss.backward()
+    except (AttributeError, TypeError):
+        return None
+    alone, held = seen
+    return alone if alone != held else None
+
+
+def _nobody_else_reads(ctx: Any) -> bool:
+    """Whether the saved logits end with this backward pass."""
+    alone = _counts_alone()
+    kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+    return alone is not None and not kept and _holders(ctx) == alone
+
+
+def _allocate(reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and normalisers."""
+    first, second, third = (reference.new_empty(len(reference), dtype=_wide(reference.dtype)) for _ in range(3))
+    return first, second, third
+
+
+def _cast(given: tuple[Tensor, Tensor, Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    hidden, weight, bias = given
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
