@@ -1,78 +1,171 @@
-"""Time and peak memory of log-probabilities and entropies with their gradients, beside TRL's own functions.
+"""Time, peak memory and accuracy of log-probabilities and entropies with their gradients, beside TRL's own functions.
 
-    python benchmarks/token_statistics.py
+    python benchmarks/token_statistics.py [--device cuda] [--tokens N] [--vocabulary V] [--width D]
 
-Needs TRL (the `llm` extra). Every row is one forward and backward pass with gradients through both outputs; the
-methods of a table take turns in one process, on one thread, and the processor's time counts. Memory is the peak of what
-the allocator handed out during the pass, beyond the inputs, as a multiple of the logits' size.
+Needs TRL (the `llm` extra). Every row is one forward and backward pass, except where it says otherwise; the programs of
+a table take turns in one process. On the CPU one thread works in float32 and its processor time counts; on a CUDA
+device numbers are bfloat16 and the device's own clock counts. Ratios are medians of the ratios within a turn. Memory is
+the peak of what the allocator handed out during the pass, beyond the inputs, gradients included.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from _measuring import machine_facts, markdown_table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from trl.kernels import ChunkedLogProbFunction
-from trl.trainer.utils import selective_log_softmax_and_entropy
+from trl.trainer import utils as trl
 
 from testbed.token_statistics import token_statistics, token_statistics_from_hidden
 
-VOCABULARY, ROWS, WIDTH, REPEATS = 32_768, 1_024, 256, 5
 TRL_CHUNK = 32_768
+"""Columns of the vocabulary at a time in TRL's fused head, as its trainer sets them."""
 
+Statistics = tuple[Tensor, Tensor | None]
 Step = Callable[[], None]
 
 
-def backward(log_probs: Tensor, entropies: Tensor, weights: Tensor) -> None:
+@dataclass(frozen=True)
+class Case:
+    """Sizes, and the device everything happens on."""
+
+    device: str
+    tokens: int
+    vocabulary: int
+    width: int
+    turns: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.device == "cpu" else torch.bfloat16
+
+    @property
+    def logits_bytes(self) -> int:
+        return self.tokens * self.vocabulary * self.dtype.itemsize
+
+    def draw(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(*shape, device=self.device)).to(self.dtype)
+
+    def draw_tokens(self) -> Tensor:
+        return torch.randint(self.vocabulary, (self.tokens,), device=self.device)
+
+
+# -- other people's formulas -------------------------------------------------------------------------------------------
+
+
+def trl_from_logits(logits: Tensor, tokens: Tensor) -> Statistics:
+    # Triton kernels on a CUDA device, PyTorch elsewhere.
+    return trl.selective_log_softmax_and_entropy(logits.unsqueeze(0), tokens.unsqueeze(0))
+
+
+def verl_from_logits(logits: Tensor, tokens: Tensor) -> Statistics:
+    """What verl does without flash-attention: log-softmax and gather, logsumexp - Σ p·z for the entropy."""
+    log_probs = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return log_probs, logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+def trl_fused_head(hidden: Tensor, head: Tensor, tokens: Tensor, entropy: bool = True) -> Statistics:
+    outputs = ("log_probs", "entropy") if entropy else ("log_probs",)
+    results = ChunkedLogProbFunction.apply(hidden, head, None, tokens, 1.0, TRL_CHUNK, None, 1.0, outputs)
+    return results[0], results[1]
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+
+
+def backward(results: Statistics, weights: Tensor, of_entropy: bool = True) -> None:
     """A loss that reads both outputs, each token with its own weight."""
-    ((log_probs - 0.1 * entropies) * weights).sum().backward()
+    log_probs, entropies = results
+    loss = log_probs * weights
+    if of_entropy and entropies is not None:
+        loss = loss - 0.1 * entropies * weights
+    loss.sum().backward()
 
 
-def from_logits(logits: Tensor, tokens: Tensor, weights: Tensor) -> dict[str, Step]:
-    def copied(compute: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Step:
-        # A model's logits are no leaf. The addition keeps nothing for its own gradient.
-        def step() -> None:
-            backward(*compute(logits + 0), weights)
-            logits.grad = None
+def from_logits(case: Case) -> dict[str, Step]:
+    leaf = case.draw(case.tokens, case.vocabulary, scale=3).requires_grad_()
+    tokens, weights = case.draw_tokens(), torch.randn(case.tokens, device=case.device)
 
-        return step
+    def step(compute: Callable[[Tensor, Tensor], Statistics], keep: bool = False) -> Step:
+        def run() -> None:
+            # A model's logits are no leaf. The addition saves nothing for its own gradient.
+            logits = leaf + 0
+            results = compute(logits, tokens)
+            if not keep:
+                del logits
+            backward(results, weights)
+            leaf.grad = None
+
+        return run
 
     return {
-        "TRL selective_log_softmax_and_entropy": copied(
-            lambda z: selective_log_softmax_and_entropy(z.unsqueeze(0), tokens.unsqueeze(0))
-        ),
-        "token_statistics": copied(lambda z: token_statistics(z, tokens)),
-        "token_statistics, logits overwritten": copied(lambda z: token_statistics(z, tokens, overwrite_logits=True)),
+        "TRL selective_log_softmax_and_entropy": step(trl_from_logits),
+        "verl's formulas": step(verl_from_logits),
+        "token_statistics": step(token_statistics),
+        "token_statistics, the caller keeps the logits": step(token_statistics, keep=True),
     }
 
 
-def from_hidden(hidden: Tensor, head: Tensor, tokens: Tensor, weights: Tensor) -> dict[str, Step]:
-    def step(compute: Callable[[], tuple[Tensor, ...]]) -> Step:
+def from_hidden(case: Case, frozen: bool = False, entropy: bool = True) -> dict[str, Step]:
+    hidden, head = inputs_of_a_head(case, frozen)
+    tokens, weights = case.draw_tokens(), torch.randn(case.tokens, device=case.device)
+
+    def step(compute: Callable[[], Statistics]) -> Step:
         def run() -> None:
-            backward(*compute()[:2], weights)
+            backward(compute(), weights, entropy)
             hidden.grad = head.grad = None
 
         return run
 
     return {
-        "TRL head and selective_log_softmax_and_entropy": step(
-            lambda: selective_log_softmax_and_entropy((hidden @ head.T).unsqueeze(0), tokens.unsqueeze(0))
-        ),
-        "TRL fused head": step(
-            lambda: ChunkedLogProbFunction.apply(
-                hidden, head, None, tokens, 1.0, TRL_CHUNK, None, 1.0, ("log_probs", "entropy")
-            )
-        ),
+        "TRL fused head": step(lambda: trl_fused_head(hidden, head, tokens, entropy)),
+        "TRL head and selective_log_softmax_and_entropy": step(lambda: trl_from_logits(hidden @ head.T, tokens)),
         "token_statistics_from_hidden": step(lambda: token_statistics_from_hidden(hidden, head, tokens)),
     }
 
 
-def peak_bytes(step: Step) -> int:
+def forward_alone(case: Case) -> dict[str, Step]:
+    hidden, head = inputs_of_a_head(case, frozen=False)
+    tokens = case.draw_tokens()
+
+    def step(compute: Callable[[], Statistics]) -> Step:
+        def run() -> None:
+            with torch.no_grad():
+                compute()
+
+        return run
+
+    return {
+        "TRL fused head": step(lambda: trl_fused_head(hidden, head, tokens)),
+        "token_statistics_from_hidden": step(lambda: token_statistics_from_hidden(hidden, head, tokens)),
+    }
+
+
+def inputs_of_a_head(case: Case, frozen: bool) -> tuple[Tensor, Tensor]:
+    hidden = case.draw(case.tokens, case.width).requires_grad_()
+    head = case.draw(case.vocabulary, case.width, scale=3 / case.width**0.5).requires_grad_(not frozen)
+    return hidden, head
+
+
+# -- how -----------------------------------------------------------------------------------------------------------
+
+
+def peak_bytes(step: Step, device: str) -> int:
     step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
     held = highest = 0
@@ -83,43 +176,91 @@ def peak_bytes(step: Step) -> int:
     return highest
 
 
-def seconds(steps: dict[str, Step]) -> dict[str, float]:
-    """Median time of each step; they take turns, so that a busy machine slows all of them."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(REPEATS):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            times[name].append(time.process_time() - start)
-    return {name: statistics.median(record) for name, record in times.items()}
+def seconds(step: Step, device: str) -> float:
+    if device == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+    began = time.process_time()
+    step()
+    return time.process_time() - began
 
 
-def table(title: str, steps: dict[str, Step], unavoidable: int) -> None:
-    logits_bytes = 4 * ROWS * VOCABULARY
-    memory = {name: peak_bytes(step) - unavoidable for name, step in steps.items()}
-    times = seconds(steps)
-    slowest = next(iter(steps))
-    print(f"\n{title}")
+def table(title: str, steps: dict[str, Step], case: Case, of_step: int = 0) -> None:
+    """Print one; `of_step` bytes belong to the step itself whatever the method."""
+    memory = {name: peak_bytes(step, case.device) - of_step for name, step in steps.items()}
+    turns = [{name: seconds(step, case.device) for name, step in steps.items()} for _ in range(case.turns)]
+    first = next(iter(steps))
+    rows = []
     for name in steps:
-        print(
-            f"  {name:<48} {times[name] * 1e3:8.0f} ms {times[slowest] / times[name]:6.2f}x"
-            f"   {memory[name] / logits_bytes:6.2f} x logits"
+        faster = statistics.median(turn[first] / turn[name] for turn in turns)
+        rows.append(
+            (
+                name,
+                f"{statistics.median(turn[name] for turn in turns) * 1e3:,.1f}",
+                f"{faster:.2f}",
+                f"{memory[name] / 2**20:,.0f}",
+                f"{memory[name] / memory[first]:.2f}",
+                f"{memory[name] / case.logits_bytes:.2f}",
+            )
         )
+    head = ("", "ms", "times the first's speed", "MiB", "of the first's", "× logits")
+    print(f"\n{title}\n\n{markdown_table(head, rows)}", flush=True)
+
+
+def accuracy(case: Case) -> None:
+    """Print the largest deviations from float64 on the same logits."""
+    rows = min(case.tokens, 128)
+    logits = case.draw(rows, case.vocabulary, scale=3)
+    tokens, weights = case.draw_tokens()[:rows], torch.randn(rows, device=case.device)
+    exact = logits.double().requires_grad_()
+    log_softmax = exact.log_softmax(-1)
+    expected = log_softmax.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), -(log_softmax.exp() * log_softmax).sum(-1)
+    backward(expected, weights.double())
+    assert exact.grad is not None
+    lines: list[Sequence[str]] = []
+    for name, compute in (("TRL", trl_from_logits), ("token_statistics", token_statistics)):
+        leaf = logits.clone().requires_grad_()
+        results = compute(leaf, tokens)
+        results = tuple(value.view(-1) for value in results)
+        backward(results, weights)
+        errors = [(a.double() - b).abs().max().item() for a, b in zip(results, expected, strict=True)]
+        assert leaf.grad is not None
+        gradient = (leaf.grad.double() - exact.grad).norm().item() / exact.grad.norm().item()
+        lines.append((name, *(f"{error:.1e}" for error in errors), f"{gradient:.1e}"))
+    head = ("", "log-probability", "entropy", "gradient, relative")
+    print(f"\nLargest deviation from float64 on the same logits\n\n{markdown_table(head, lines)}", flush=True)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--vocabulary", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--turns", type=int)
+    given = parser.parse_args()
+    sizes = (1_024, 32_768, 256, 5) if given.device == "cpu" else (8_192, 151_936, 1_536, 15)
+    chosen = (given.tokens, given.vocabulary, given.width, given.turns)
+    case = Case(given.device, *(value or size for value, size in zip(chosen, sizes, strict=True)))
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    tokens, weights = torch.randint(VOCABULARY, (ROWS,)), torch.randn(ROWS)
-    print(f"{ROWS} tokens, vocabulary {VOCABULARY}, float32, width {WIDTH}, PyTorch {torch.__version__}")
-
-    logits = (3 * torch.randn(ROWS, VOCABULARY)).requires_grad_()
+    machine = torch.cuda.get_device_name() if case.device == "cuda" else machine_facts()
+    print(
+        f"{case.tokens} tokens, vocabulary {case.vocabulary}, width {case.width}, {case.dtype}, {case.turns} turns\n"
+        f"{machine}, torch {torch.__version__}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    )
+    accuracy(case)
+    table("From hidden states, gradients of both", from_hidden(case), case)
+    table("From hidden states, the head is frozen", from_hidden(case, frozen=True), case)
+    table("From hidden states, log-probabilities alone enter the loss", from_hidden(case, entropy=False), case)
+    table("From hidden states, forward pass alone", forward_alone(case), case)
     # The logits themselves are made inside the step.
-    table("from logits", from_logits(logits, tokens, weights), unavoidable=logits.nbytes)
-
-    hidden = torch.randn(ROWS, WIDTH).requires_grad_()
-    head = (3 * torch.randn(VOCABULARY, WIDTH) / WIDTH**0.5).requires_grad_()
-    table("from hidden states", from_hidden(hidden, head, tokens, weights), unavoidable=0)
+    table("From logits", from_logits(case), case, of_step=case.logits_bytes)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 import testbed.token_statistics as module
+from testbed import token_statistics_gpu as gpu
 from testbed.errors import BatchError, ConfigError
 from testbed.token_statistics import token_statistics, token_statistics_from_hidden
 
@@ -154,8 +156,10 @@ def test_from_hidden_follows_autocast() -> None:
     assert weight.grad.dtype == torch.float32
 
 
-def test_keeps_two_floats_per_token() -> None:
-    logits = draw(20, VOCABULARY).requires_grad_()
+@pytest.mark.parametrize("gaps", [False, True])
+def test_keeps_two_floats_per_token(gaps: bool) -> None:
+    logits = draw(4, 5, VOCABULARY).requires_grad_()
+    shown = logits[:, :-1] if gaps else logits
     kept: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -164,25 +168,99 @@ def test_keeps_two_floats_per_token() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        token_statistics(logits, sample_tokens(20))
-    assert kept == [20, 20]
+        token_statistics(shown, sample_tokens(*shown.shape[:2]))
+    assert kept == [shown.shape[:2].numel()] * 2
 
 
-def test_overwriting_gives_the_same_gradient_in_the_same_memory() -> None:
-    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
-    seen: list[Tensor] = []
+Keep = Callable[[Tensor], object]
 
-    def gradient(overwrite: bool) -> tuple[Tensor, Tensor]:
+WHO_STILL_READS: dict[str, Keep] = {
+    "the caller": lambda logits: logits,
+    "a view": lambda logits: logits[0, :3],
+    "a detached alias": lambda logits: logits.detach(),
+    "an array": lambda logits: logits.detach().numpy(),
+    "another operation": lambda logits: logits * logits,
+}
+
+
+def gradient_and_place(
+    leaf: Tensor, tokens: Tensor, keep: Keep = lambda logits: None, kept_graph: bool = False, **settings: bool
+) -> tuple[Tensor, bool]:
+    """∂L/∂leaf through logits that are no leaf, and whether the gradient lay in the memory of the logits."""
+    places: list[bool] = []
+
+    def loss() -> tuple[Tensor, object]:
         logits = leaf + 0
-        logits.register_hook(seen.append)
-        outputs = token_statistics(logits, tokens, overwrite_logits=overwrite)
-        return torch.autograd.grad(mixed_loss(*outputs), leaf)[0], logits
+        place = logits.data_ptr()
+        logits.register_hook(lambda gradient: places.append(gradient.data_ptr() == place))
+        return mixed_loss(*token_statistics(logits, tokens, **settings)), keep(logits)
 
-    expected, _ = gradient(False)
-    actual, logits = gradient(True)
+    value, kept = loss()
+    before = kept.clone() if isinstance(kept, Tensor) else None
+    gradient = torch.autograd.grad(value, leaf, retain_graph=kept_graph)[0]
+    if isinstance(kept, Tensor):
+        assert before is not None
+        assert torch.equal(kept, before) == (not settings.get("overwrite_logits"))
+    return gradient, places[0]
+
+
+@pytest.mark.parametrize("who", WHO_STILL_READS)
+def test_logits_that_somebody_can_still_read_are_not_overwritten(who: str) -> None:
+    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
+    expected = torch.autograd.grad(mixed_loss(*reference(leaf, tokens)), leaf)[0]
+    actual, in_place = gradient_and_place(leaf, tokens, WHO_STILL_READS[who])
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+    assert not in_place
+
+
+def test_logits_that_nobody_else_has_are_overwritten() -> None:
+    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
+    expected, in_place = gradient_and_place(leaf, tokens, overwrite_logits=False)
+    assert not in_place
+    actual, in_place = gradient_and_place(leaf, tokens)
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    assert seen[1].data_ptr() == logits.data_ptr()
-    assert seen[0].data_ptr() != logits.data_ptr()
+    assert in_place
+
+
+def test_logits_of_a_graph_that_is_kept_are_not_overwritten() -> None:
+    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
+    assert not gradient_and_place(leaf, tokens, kept_graph=True)[1]
+    loss = mixed_loss(*token_statistics(leaf + 0, tokens))
+    first, second = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_logits_are_overwritten_on_demand() -> None:
+    leaf, tokens = draw(9, VOCABULARY).requires_grad_(), sample_tokens(9)
+    expected, _ = gradient_and_place(leaf, tokens)
+    actual, in_place = gradient_and_place(leaf, tokens, WHO_STILL_READS["the caller"], overwrite_logits=True)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert in_place
+
+
+@pytest.mark.parametrize("overwrite", [None, True])
+def test_a_second_use_of_overwritten_logits_is_an_error(overwrite: bool | None) -> None:
+    # The graph of the second loss saved the logits before the first one's gradient was written over them.
+    leaf, tokens = draw(4, VOCABULARY).requires_grad_(), sample_tokens(4)
+    logits = leaf + 0
+    log_probs, _ = token_statistics(logits, tokens, overwrite_logits=overwrite)
+    square = (logits**2).sum()
+    log_probs.sum().backward()
+    if overwrite:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            square.backward()
+    else:
+        square.backward()
+
+
+@pytest.mark.parametrize("overwrite", [None, True])
+def test_logits_with_gaps_between_sequences(overwrite: bool | None) -> None:
+    # What a model says about the next token: every position but the last.
+    leaf, tokens = draw(3, 5, VOCABULARY).requires_grad_(), sample_tokens(3, 4)
+    expected = torch.autograd.grad(mixed_loss(*reference(leaf[:, :-1], tokens)), leaf)[0]
+    outputs = token_statistics((leaf + 0)[:, :-1], tokens, overwrite_logits=overwrite)
+    actual = torch.autograd.grad(mixed_loss(*outputs), leaf)[0]
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_overwriting_spares_a_leaf() -> None:
@@ -270,3 +348,117 @@ def test_unchecked_hidden_states_give_nan_rows_with_a_gradient() -> None:
     log_probs, _ = token_statistics_from_hidden(hidden, draw(VOCABULARY, 4, seed=1), sample_tokens(3), check=False)
     assert log_probs.isnan().tolist() == [False, False, True]
     assert log_probs.requires_grad
+
+
+on_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def exact_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    return (hidden @ weight.T + (0 if bias is None else bias)) / temperature
+
+
+class TestOnCuda:
+    """The same functions on a CUDA device, against float64 on the CPU."""
+
+    pytestmark = on_cuda
+
+    @pytest.fixture(autouse=True)
+    def several_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gpu, "_MOST_ROWS", 16)
+        monkeypatch.setattr(gpu, "_TILE_ELEMENTS", 16 * 40)
+
+    def test_kernels_are_there(self) -> None:
+        assert gpu.usable(torch.zeros(1, device="cuda"))
+        assert gpu.usable(torch.zeros(1, device="cuda", dtype=torch.bfloat16))
+        assert not gpu.usable(torch.zeros(1, device="cuda", dtype=torch.float64))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+    @pytest.mark.parametrize("vocabulary", [VOCABULARY, 10_007])
+    @pytest.mark.parametrize("temperature", [1.0, 0.7])
+    def test_from_logits(self, dtype: torch.dtype, vocabulary: int, temperature: float) -> None:
+        logits = (3 * draw(4, 10, vocabulary)).to(dtype)
+        logits[1, 2, 3:50] = -math.inf
+        tokens = sample_tokens(4, 10, vocabulary=vocabulary)
+        tokens[1, 2] = 0
+        double = logits.double().requires_grad_()
+        leaf = logits.cuda().requires_grad_()
+        outputs = token_statistics(leaf, tokens.cuda(), temperature)
+        log_p = (double / temperature).log_softmax(-1)
+        # A forbidden token has no part in the entropy, where 0 times -infinity would be no number.
+        expected = (
+            log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1),
+            -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0)).sum(-1),
+        )
+        for actual, exact in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(actual.double().cpu(), exact, rtol=2e-7, atol=2e-6)
+        mixed_loss(*outputs).backward()
+        mixed_loss(*expected).backward()
+        assert leaf.grad is not None
+        assert double.grad is not None
+        rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-11}.get(dtype, 2e-6)
+        # The slopes of the loss go up to 40, and so does what an error of 2e-6 becomes.
+        smallest = 2**-24 if dtype == torch.float16 else 0.0
+        torch.testing.assert_close(leaf.grad.double().cpu(), double.grad, rtol=rounding, atol=40 * 2e-6 + smallest)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("biased", [False, True])
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_from_hidden(self, dtype: torch.dtype, biased: bool, frozen: bool) -> None:
+        # One power of two a row: its logits are entries of the weight times that, exact in every dtype.
+        count, width = 50, 16
+        hidden = (
+            torch.nn.functional.one_hot(torch.arange(count) % width).double()
+            * 2.0 ** (torch.arange(count) % 3)[:, None]
+        )
+        weight = draw(VOCABULARY, width, seed=1).to(dtype).double()
+        bias = torch.zeros(VOCABULARY, dtype=torch.float64) if biased else None
+        tokens = sample_tokens(count)
+        inputs = [hidden.requires_grad_(), weight.requires_grad_(not frozen)]
+        inputs += [bias.requires_grad_()] if bias is not None else []
+        there = [value.detach().to("cuda", dtype).requires_grad_(value.requires_grad) for value in inputs]
+        outputs = token_statistics_from_hidden(
+            there[0], there[1], tokens.cuda(), 0.7, bias=there[2] if biased else None
+        )
+        expected = reference(exact_logits(hidden, weight, bias, 0.7), tokens)
+        for actual, exact in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(actual.double().cpu(), exact, rtol=2e-7, atol=2e-6)
+        mixed_loss(*outputs).backward()
+        mixed_loss(*expected).backward()
+        for actual, exact in zip(there, inputs, strict=True):
+            if not exact.requires_grad:
+                assert actual.grad is None
+                continue
+            assert actual.grad is not None
+            assert exact.grad is not None
+            assert actual.grad.dtype == dtype
+            error = (actual.grad.double().cpu() - exact.grad).norm() / exact.grad.norm()
+            assert error < (1e-6 if dtype == torch.float32 else 2**-8)
+
+    def test_follows_autocast_without_a_copy_of_the_head(self) -> None:
+        hidden, weight = draw(50, 8).float().cuda(), draw(VOCABULARY, 8, seed=1).float().cuda()
+        tokens = sample_tokens(50).cuda()
+        gradients = []
+        for autocast in (True, False):
+            here = [value.clone().requires_grad_() for value in (hidden, weight)]
+            given = here if autocast else [value.bfloat16() for value in here]
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+                outputs = token_statistics_from_hidden(*given, tokens)
+            gradients.append([*outputs, *torch.autograd.grad(mixed_loss(*outputs), here)])
+        for one, other in zip(*gradients, strict=True):
+            assert one.dtype == torch.float32
+            torch.testing.assert_close(one, other, rtol=2**-7, atol=2**-7)
+
+    def test_nobody_reads_overwritten_logits(self) -> None:
+        leaf, tokens = draw(9, VOCABULARY).float().cuda().requires_grad_(), sample_tokens(9).cuda()
+        expected, in_place = gradient_and_place(leaf, tokens, WHO_STILL_READS["the caller"])
+        assert not in_place
+        actual, in_place = gradient_and_place(leaf, tokens)
+        assert in_place
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_rejects_logits_that_are_not_numbers(self, bad: float) -> None:
+        logits = draw(3, VOCABULARY).float().cuda()
+        logits[1, 5] = bad
+        with pytest.raises(BatchError, match="1 of 3 rows of logits hold NaN"):
+            token_statistics(logits, sample_tokens(3).cuda())
