@@ -96,6 +96,8 @@ class WarmStartSettings:
     """AdamW's."""
     check_every: int = 20
     """Steps between measurements of success."""
+    probes: int | None = None
+    """Problems success is measured on, the first so many; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,14 +328,15 @@ class _Run:
         def correct(responses: Sequence[str], answers: Sequence[str]) -> list[bool]:
             return [grade.correct for grade in self.grader.grade_batch(responses, answers)]
 
+        problems = list(self.tasks["train"])
         done = warm_start(
             self.model.to(self.processes.device),
             self.tokenizer,
-            list(self.tasks["train"]),
+            problems,
             correct=correct,
             max_new_tokens=self.length,
             seed=self.settings.seed,
-            **dataclasses.asdict(settings),
+            **{**dataclasses.asdict(settings), "probes": problems[: settings.probes]},
         )
         self.say(f"warm start: {done.success:.1%} right after {done.steps} steps, {done.seconds:.0f} s")
 

@@ -705,8 +705,8 @@ def _number_prompts(dataset: Any, needed: bool) -> tuple[Any, dict[Any, int]]:
 def _use_own_head(model: Any, temperature: float) -> None:
     """Let `model(…, fused_lm_head=True)` score response positions with `token_statistics_from_hidden`.
 
-    TRL's own head stays where its Triton kernels run, where logits are scaled or capped on the way, and for the pass
-    that also asks a mixture of experts for its auxiliary loss.
+    TRL's own head stays where logits are scaled or capped on the way, where the head's weight is spread over processes,
+    and for the pass that also asks a mixture of experts for its auxiliary loss.
     """
     config = model.config.get_text_config()
     scaled = any(
@@ -719,19 +719,21 @@ def _use_own_head(model: Any, temperature: float) -> None:
             "output_multiplier",
         )
     )
-    if model.device.type == "cuda" or scaled or config is not model.config:
+    if scaled or config is not model.config:
         return
     trl_forward = model.forward
 
     # generate() reads the signature to see which arguments a model knows.
     @functools.wraps(type(model).forward)
     def forward(self: Any, *arguments: Any, fused_lm_head: bool = False, labels: Any = None, **settings: Any) -> Any:
-        if not fused_lm_head or labels is None or settings.get("output_router_logits"):
+        head = self.get_output_embeddings()
+        # The marks of FSDP2 and of DeepSpeed's ZeRO-3.
+        spread = hasattr(head.weight, "full_tensor") or hasattr(head.weight, "ds_id")
+        if not fused_lm_head or labels is None or settings.get("output_router_logits") or spread:
             return trl_forward(*arguments, fused_lm_head=fused_lm_head, labels=labels, **settings)
         states = self.base_model(*arguments, **{**settings, "use_cache": False}).last_hidden_state[:, :-1]
         labels = labels[:, 1:]
         scored = labels != -100
-        head = self.get_output_embeddings()
         results = token_statistics_from_hidden(
             states[scored], head.weight, labels[scored], temperature, bias=head.bias, check=False
         )
