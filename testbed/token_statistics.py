@@ -83,13 +83,14 @@ def token_statistics(
             f"logits has shape {tuple(logits.shape)} and dtype {logits.dtype}, tokens has shape {tuple(tokens.shape)}; "
             "expected floating-point logits (..., V) and one token per row, (...)"
         )
-    _check(tokens, logits.shape[-1], temperature)
+    _check(tokens, logits.shape[-1], temperature, reading=not gpu.usable(logits))
     if gpu.usable(logits) and logits.stride(-1) != 1:
         logits = logits.contiguous()
     if logits.is_leaf or 0 in logits.stride():
         overwrite_logits = False
     results = _FromLogits.apply(logits, tokens.reshape(-1), temperature, overwrite_logits)  # type: ignore[no-untyped-call]
-    return TokenStatistics(*(_checked(result).view(tokens.shape) for result in results))
+    _check_results(results[0], tokens, logits.shape[-1])
+    return TokenStatistics(*(result.view(tokens.shape) for result in results))
 
 
 def token_statistics_from_hidden(
@@ -114,7 +115,7 @@ def token_statistics_from_hidden(
         temperature: τ > 0, what the logits are divided by.
         bias: b, float `(V,)`.
         check: False: rows whose logits hold NaN give NaN instead of an error, for a trainer that must stay in step
-            with others and refuse the update later.
+            with others and refuse the update later. On a CUDA device so do tokens outside the vocabulary.
 
     Raises:
         BatchError: as `token_statistics`; NaN in a hidden state or a weight shows up as NaN in the logits.
@@ -130,14 +131,16 @@ def token_statistics_from_hidden(
             f"hidden has shape {tuple(hidden.shape)}, lm_head_weight {tuple(lm_head_weight.shape)}, tokens "
             f"{tuple(tokens.shape)}; expected (..., D), (V, D) and (...)"
         )
-    _check(tokens, lm_head_weight.shape[0], temperature)
+    _check(tokens, lm_head_weight.shape[0], temperature, reading=not gpu.usable(hidden))
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         results = _FromHidden.apply(  # type: ignore[no-untyped-call]
             hidden.reshape(-1, hidden.shape[-1]), lm_head_weight, bias, tokens.reshape(-1), temperature, dtype
         )
-    return TokenStatistics(*((_checked(result) if check else result).view(tokens.shape) for result in results))
+    if check:
+        _check_results(results[0], tokens, lm_head_weight.shape[0])
+    return TokenStatistics(*(result.view(tokens.shape) for result in results))
 
 
 class _FromLogits(torch.autograd.Function):
@@ -392,11 +395,17 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _check(tokens: Tensor, vocabulary: int, temperature: float) -> None:
+def _check(tokens: Tensor, vocabulary: int, temperature: float, reading: bool) -> None:
+    """Check what was given; `reading` the tokens makes a program wait for the device they are on."""
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}; expected a positive number, such as 1.0")
     if tokens.dtype != torch.int64:
         raise BatchError(f"tokens is a {tokens.dtype} tensor; expected int64 token ids")
+    if reading:
+        _check_range(tokens, vocabulary)
+
+
+def _check_range(tokens: Tensor, vocabulary: int) -> None:
     if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary):
         raise BatchError(
             f"tokens holds ids from {int(tokens.min())} to {int(tokens.max())}; expected 0 to {vocabulary - 1} for a "
@@ -405,11 +414,12 @@ def _check(tokens: Tensor, vocabulary: int, temperature: float) -> None:
         )
 
 
-def _checked(result: Tensor) -> Tensor:
-    if bool(result.detach().isnan().any()):
-        rows = int(result.detach().isnan().sum())
+def _check_results(log_probs: Tensor, tokens: Tensor, vocabulary: int) -> None:
+    """A row of logits that is no distribution has no log-probability and no entropy."""
+    missing = log_probs.detach().isnan()
+    if bool(missing.any()):
+        _check_range(tokens, vocabulary)
         raise BatchError(
-            f"{rows} of {result.numel()} rows of logits hold NaN, +infinity or nothing but -infinity; expected finite "
-            "logits. Look at the step before: an exploding update, or an overflow in half precision"
+            f"{int(missing.sum())} of {missing.numel()} rows of logits hold NaN, +infinity or nothing but -infinity; "
+            "expected finite logits. Look at the step before: an exploding update, or an overflow in half precision"
         )
-    return result

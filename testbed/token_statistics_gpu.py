@@ -30,7 +30,9 @@ except ImportError:
 __all__ = ["gradients_from_hidden", "read", "read_from_hidden", "usable", "write_gradient"]
 
 _TILE_ELEMENTS = 2**26
-"""Logits held at a time: 128 MiB in half precision."""
+"""Logits held at a time by a backward pass, 128 MiB in half precision: large, for the products that follow."""
+_STRIP_ELEMENTS = 2**25
+"""Logits made at a time, in either pass: about what a second-level cache holds until they are read."""
 _MOST_ROWS = 2**13
 """Rows of a tile: enough for the matrix products to take the time, not the passes over the weight."""
 _READ_BLOCK, _READ_WARPS = 4096, 8
@@ -56,10 +58,10 @@ def usable(values: Tensor) -> bool:
 
 
 def read(logits: Tensor, tokens: Tensor, temperature: float) -> Saved:
-    """One pass over logits `(N, V)` whose rows are contiguous."""
-    running = _Running(tokens)
-    running.fold(logits, slice(0, len(logits)), 0, temperature)
-    return running.saved(temperature)
+    """One pass over logits `(N, V)` whose rows are contiguous; a token outside the vocabulary has log p = NaN."""
+    running = _Running(tokens, temperature)
+    running.fold(logits, 0, 0)
+    return running.saved()
 
 
 def write_gradient(
@@ -69,17 +71,18 @@ def write_gradient(
     known: Sequence[Tensor],
     slopes: Slopes,
     out: Tensor,
-    first: int = 0,
+    first_row: int = 0,
+    first_column: int = 0,
 ) -> None:
-    """Write ∂L/∂z `(N, C)` into `out`, which may be `logits`; H, m and log S are known.
+    """Write ∂L/∂z `(n, C)` into `out`, which may be `logits`; H, m and log S are known.
 
-    Column 0 is the vocabulary's number `first`.
+    Row 0 and column 0 are the given numbers of all `(N,)` rows and of the vocabulary.
     """
     rows, columns = logits.shape
     if not rows:
         return
     entropies, maxima, log_sums = known
-    g, g_entropy = (None if value is None else value.float().contiguous() for value in slopes)
+    g, g_entropy = _plain(slopes)
     with torch.cuda.device(logits.device):
         _write_kernel[rows, triton.cdiv(columns, _WRITE_BLOCK)](
             logits,
@@ -92,7 +95,8 @@ def write_gradient(
             entropies,
             entropies if g is None else g,
             entropies if g_entropy is None else g_entropy,
-            first,
+            first_row,
+            first_column,
             columns,
             1 / temperature,
             HAS_G=g is not None,
@@ -106,14 +110,16 @@ def write_gradient(
 def read_from_hidden(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, dtype: torch.dtype
 ) -> Saved:
-    """`read` of h·Wᵀ + b, taken in `dtype`, a tile at a time."""
-    running = _Running(tokens)
-    make_tile = _Tiles(hidden, weight, bias, dtype)
-    for columns in _spans(len(weight), make_tile.columns):
-        part = weight[columns].to(dtype)
-        for rows in _spans(len(hidden), make_tile.rows):
-            running.fold(make_tile(hidden[rows].to(dtype), part, columns), rows, columns.start, temperature)
-    return running.saved(temperature)
+    """`read` of h·Wᵀ + b, taken in `dtype`, a strip at a time."""
+    running = _Running(tokens, temperature)
+    states = hidden.to(dtype)
+    memory = _TileMemory(states, weight, _STRIP_ELEMENTS)
+    for columns in _spans(len(weight), memory.columns):
+        for rows in _spans(len(states), memory.rows):
+            strip = memory.tile(rows, columns)
+            _fill(strip, states[rows], weight[columns], None if bias is None else bias[columns])
+            running.fold(strip, rows.start, columns.start)
+    return running.saved()
 
 
 def gradients_from_hidden(
@@ -128,24 +134,24 @@ def gradients_from_hidden(
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """∂L/∂h, ∂L/∂W and ∂L/∂b, those that are wanted; sums run in float32 and are rounded once, at the end."""
-    make_tile = _Tiles(hidden, weight, bias, dtype)
+    states, slopes = hidden.to(dtype), _plain(slopes)
     for_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wanted[0] else None
-    for_weight = torch.empty_like(weight) if wanted[1] else None
+    for_weight = torch.zeros_like(weight) if wanted[1] else None
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
-    row_spans = list(_spans(len(hidden), make_tile.rows))
-    if for_weight is not None and not row_spans:
-        for_weight.zero_()
-    for columns in _spans(len(weight), make_tile.columns):
+    memory = _TileMemory(states, weight, _TILE_ELEMENTS)
+    strip = max(1, _STRIP_ELEMENTS // memory.rows)
+    # A product is summed in float32 inside; only the sum of several products needs a place to be held in it.
+    direct = len(states) <= memory.rows or weight.dtype == torch.float32
+    for columns in _spans(len(weight), memory.columns):
         part = weight[columns].to(dtype)
-        # A product is summed in float32 inside; only sums of several products need a place to be held in it.
-        direct = for_weight is not None and (len(row_spans) == 1 or for_weight.dtype == torch.float32)
-        total = for_weight[columns] if direct and for_weight is not None else None
-        for rows in row_spans:
-            states = hidden[rows].to(dtype)
-            tile = make_tile(states, part, columns)
-            here = [value[rows] for value in known]
-            g, g_entropy = (None if value is None else value[rows] for value in slopes)
-            write_gradient(tile, tokens[rows], temperature, here, (g, g_entropy), tile, columns.start)
+        total = None
+        for rows in _spans(len(states), memory.rows):
+            tile = memory.tile(rows, columns)
+            for some in _spans(len(part), strip):
+                numbers = slice(columns.start + some.start, columns.start + some.stop)
+                piece = tile[:, some]
+                _fill(piece, states[rows], part[some], None if bias is None else bias[numbers])
+                write_gradient(piece, tokens, temperature, known, slopes, piece, rows.start, numbers.start)
             if for_hidden is not None:
                 _add_product(for_hidden[rows], tile, part)
             if for_bias is not None:
@@ -153,11 +159,10 @@ def gradients_from_hidden(
             if for_weight is None:
                 continue
             if total is None:
-                total = torch.empty(part.shape, dtype=torch.float32, device=part.device)
-            if rows.start == 0:
-                _set_product(total, tile.T, states)
+                total = for_weight[columns] if direct else torch.empty_like(part, dtype=torch.float32)
+                _set_product(total, tile.T, states[rows])
             else:
-                _add_product(total, tile.T, states)
+                _add_product(total, tile.T, states[rows])
         if for_weight is not None and total is not None and not direct:
             for_weight[columns] = total
     return (
@@ -170,51 +175,60 @@ def gradients_from_hidden(
 class _Running:
     """m, S, W and the token's logit of every row, over the tiles seen so far."""
 
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens
-        self.maxima = torch.full(tokens.shape, _LOWEST, dtype=torch.float32, device=tokens.device)
-        self.sums, self.weighted, self.chosen = (torch.zeros_like(self.maxima) for _ in range(3))
+    def __init__(self, tokens: Tensor, temperature: float) -> None:
+        self.tokens, self.temperature = tokens, temperature
+        start = {"dtype": torch.float32, "device": tokens.device}
+        self.numbers = [torch.full(tokens.shape, value, **start) for value in (_LOWEST, 0.0, 0.0, torch.nan)]
 
-    def fold(self, tile: Tensor, rows: slice, first: int, temperature: float) -> None:
-        """Take in columns `first` and following of some rows."""
+    def fold(self, tile: Tensor, first_row: int, first_column: int) -> None:
+        """Take in a tile; its row 0 and column 0 are the given ones."""
         if not len(tile):
             return
         with torch.cuda.device(tile.device):
             _read_kernel[(len(tile),)](
                 tile,
                 tile.stride(0),
-                self.tokens[rows],
-                self.maxima[rows],
-                self.sums[rows],
-                self.weighted[rows],
-                self.chosen[rows],
-                first,
+                self.tokens,
+                *self.numbers,
+                first_row,
+                first_column,
                 tile.shape[1],
-                1 / temperature,
+                1 / self.temperature,
                 FLOOR=_FLOOR,
                 BLOCK=_READ_BLOCK,
                 num_warps=_READ_WARPS,
             )
 
-    def saved(self, temperature: float) -> Saved:
-        log_sums = self.sums.log()
-        log_probs = (self.chosen - self.maxima) / temperature - log_sums
-        return log_probs, log_sums - self.weighted / self.sums, self.maxima, log_sums
+    def saved(self) -> Saved:
+        maxima, sums, weighted, chosen = self.numbers
+        log_sums = sums.log()
+        return (chosen - maxima) / self.temperature - log_sums, log_sums - weighted / sums, maxima, log_sums
 
 
-class _Tiles:
-    """Makes tiles of logits, each in the memory of the one before."""
+class _TileMemory:
+    """Memory for one tile of logits at a time."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        self.rows = max(1, min(len(hidden), _MOST_ROWS))
-        self.columns = max(1, min(len(weight), _TILE_ELEMENTS // self.rows))
-        self._memory = torch.empty(self.rows * self.columns, dtype=dtype, device=hidden.device)
-        self._bias = None if bias is None else bias.to(dtype)
+    def __init__(self, states: Tensor, weight: Tensor, elements: int) -> None:
+        self.rows = max(1, min(len(states), _MOST_ROWS))
+        self.columns = max(1, min(len(weight), elements // self.rows))
+        self._memory = states.new_empty(self.rows * self.columns)
 
-    def __call__(self, hidden: Tensor, weight: Tensor, columns: slice) -> Tensor:
-        tile = self._memory[: len(hidden) * len(weight)].view(len(hidden), len(weight))
-        torch.mm(hidden, weight.T, out=tile)
-        return tile if self._bias is None else tile.add_(self._bias[columns])
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """Contiguous, its content whatever was there before."""
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        return self._memory[: shape[0] * shape[1]].view(shape)
+
+
+def _fill(tile: Tensor, states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    torch.mm(states, weight.to(states.dtype).T, out=tile)
+    if bias is not None:
+        tile += bias.to(states.dtype)
+
+
+def _plain(slopes: Slopes) -> Slopes:
+    """As the kernel reads them."""
+    g, g_entropy = (None if value is None else value.float().contiguous() for value in slopes)
+    return g, g_entropy
 
 
 def _spans(length: int, size: int) -> Iterator[slice]:
@@ -254,6 +268,7 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     sums,
     weighted,
     chosen,
+    first_row,
     first,
     columns,
     scale,
@@ -261,8 +276,8 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     """One program per row of a tile: its part of m, S, W, merged with what is known."""
-    row = tl.program_id(0).to(tl.int64)
-    start_of_row = logits + row * row_stride
+    start_of_row = logits + tl.program_id(0).to(tl.int64) * row_stride
+    row = first_row + tl.program_id(0)
     place = tl.load(tokens + row) - first
     if (place >= 0) & (place < columns):
         tl.store(chosen + row, tl.load(start_of_row + place).to(tl.float32))
@@ -302,6 +317,7 @@ def _write_kernel(  # type: ignore[no-untyped-def]
     entropies,
     g,
     g_entropy,
+    first_row,
     first,
     columns,
     scale,
@@ -311,10 +327,11 @@ def _write_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     """One program per row and block of columns: (g·onehot - p·(g + g_H·(log p + H)))/τ in place of z."""
-    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(0).to(tl.int64)
+    row = first_row + tl.program_id(0)
     offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < columns
-    z = tl.load(logits + row * row_stride + offsets, mask=inside, other=0.0).to(tl.float32)
+    z = tl.load(logits + place * row_stride + offsets, mask=inside, other=0.0).to(tl.float32)
     log_p = (z - tl.load(maxima + row)) * scale - tl.load(log_sums + row)
     log_p = tl.where(log_p < FLOOR, FLOOR, log_p)
     p = tl.exp(log_p)
@@ -327,4 +344,4 @@ def _write_kernel(  # type: ignore[no-untyped-def]
         gradient = tl.where(offsets + first == tl.load(tokens + row), of_token, 0.0) - p * slope
     else:
         gradient = -p * slope
-    tl.store(out + row * out_stride + offsets, (gradient * scale).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + place * out_stride + offsets, (gradient * scale).to(out.dtype.element_ty), mask=inside)

@@ -40,7 +40,7 @@ def reference(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple
 
 def mixed_loss(log_probs: Tensor, entropies: Tensor) -> Tensor:
     """A loss with another weight for every output, so that no two gradients can be confused."""
-    weights = torch.arange(1, 1 + log_probs.numel(), dtype=log_probs.dtype).view(log_probs.shape)
+    weights = torch.arange(1, 1 + log_probs.numel()).to(log_probs).view(log_probs.shape)
     return (weights * log_probs).sum() + (weights.flip(0).sin() * entropies).sum()
 
 
@@ -366,6 +366,7 @@ class TestOnCuda:
     def several_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gpu, "_MOST_ROWS", 16)
         monkeypatch.setattr(gpu, "_TILE_ELEMENTS", 16 * 40)
+        monkeypatch.setattr(gpu, "_STRIP_ELEMENTS", 16 * 15)
 
     def test_kernels_are_there(self) -> None:
         assert gpu.usable(torch.zeros(1, device="cuda"))
@@ -462,3 +463,14 @@ class TestOnCuda:
         logits[1, 5] = bad
         with pytest.raises(BatchError, match="1 of 3 rows of logits hold NaN"):
             token_statistics(logits, sample_tokens(3).cuda())
+
+    @pytest.mark.parametrize("token", [-100, VOCABULARY])
+    def test_rejects_a_token_outside_the_vocabulary(self, token: int) -> None:
+        tokens = torch.tensor([3, token]).cuda()
+        hidden, weight = draw(2, 4).float().cuda(), draw(VOCABULARY, 4, seed=1).float().cuda()
+        with pytest.raises(BatchError, match=f"expected 0 to {VOCABULARY - 1} for a vocabulary of {VOCABULARY}"):
+            token_statistics(draw(2, VOCABULARY).float().cuda(), tokens)
+        with pytest.raises(BatchError, match=f"expected 0 to {VOCABULARY - 1} for a vocabulary of {VOCABULARY}"):
+            token_statistics_from_hidden(hidden, weight, tokens)
+        unchecked = token_statistics_from_hidden(hidden, weight, tokens, check=False)
+        assert unchecked.log_probs.isnan().tolist() == [False, True]
