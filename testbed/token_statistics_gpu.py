@@ -177,8 +177,10 @@ class _Running:
 
     def __init__(self, tokens: Tensor, temperature: float) -> None:
         self.tokens, self.temperature = tokens, temperature
-        start = {"dtype": torch.float32, "device": tokens.device}
-        self.numbers = [torch.full(tokens.shape, value, **start) for value in (_LOWEST, 0.0, 0.0, torch.nan)]
+        self.numbers = [
+            torch.full(tokens.shape, value, dtype=torch.float32, device=tokens.device)
+            for value in (_LOWEST, 0.0, 0.0, torch.nan)
+        ]
 
     def fold(self, tile: Tensor, first_row: int, first_column: int) -> None:
         """Take in a tile; its row 0 and column 0 are the given ones."""
