@@ -10,14 +10,17 @@ resumed, `model/` the result. On the CPU a resumed run continues with the same n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import math
+import shutil
 import time
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
@@ -41,7 +44,9 @@ __all__ = [
     "TaskSettings",
     "WarmStartSettings",
     "configuration_names",
+    "finished_run",
     "load_settings",
+    "prepare_start",
     "run_finetune",
 ]
 
@@ -153,12 +158,18 @@ class FinetuneSettings:
     """How the model is evaluated."""
     seed: int = 0
     """Of the initial weights, the order of problems and all sampling."""
+    device: str | None = None
+    """`cpu` or `cuda`; None: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         make_objective(self.objective)
-        reserved = sorted({"output_dir", "seed"} & set(self.trainer))
+        reserved = sorted({"output_dir", "seed", "use_cpu"} & set(self.trainer))
         if reserved:
-            raise ConfigError(f"trainer sets {' and '.join(reserved)}; the seed has its own field, the folder is --out")
+            raise ConfigError(
+                f"trainer sets {' and '.join(reserved)}; seed and device have their own fields, the folder is --out"
+            )
+        if self.device not in (None, "cpu", "cuda"):
+            raise ConfigError(f"device is {self.device!r}; expected cpu or cuda, or leave it out")
         if self.trainer.get("max_steps", 0) < 1:
             raise ConfigError(f"trainer.max_steps is {self.trainer.get('max_steps')}; expected at least 1")
         if self.evaluation.samples < 1 or not self.evaluation.temperature > 0:
@@ -233,6 +244,7 @@ def run_finetune(
     resume: bool = False,
     out: str | Path | None = None,
     report: Callable[[str], None] | None = None,
+    start: str | Path | None = None,
 ) -> FinetuneResult:
     """Warm start, evaluate, train, evaluate; or go on with a run that was interrupted.
 
@@ -243,10 +255,11 @@ def run_finetune(
         resume: continue the run in `out` from its last checkpoint instead of starting one.
         out: the folder; `None`: `runs/finetune/<name of the configuration>`.
         report: called with a line of text whenever something worth knowing happened.
+        start: a folder of `prepare_start`, whose model and first evaluation are taken over instead of made again.
 
     Raises:
-        ConfigError: TRL is missing, a setting is wrong, the hub is out of reach, or the folder to resume holds another
-            run.
+        ConfigError: TRL is missing, a setting is wrong, the hub is out of reach, the folder to resume holds another
+            run, or `start` was prepared with other settings.
         RunExistsError: the folder is not empty and `resume` is False.
     """
     settings = source if isinstance(source, FinetuneSettings) else load_settings(source)
@@ -255,23 +268,75 @@ def run_finetune(
     _require_trl()
     from accelerate import PartialState
 
-    processes = PartialState(cpu=_on_cpu())
+    processes = PartialState(cpu=_on_cpu(settings))
     say = report if report is not None and processes.is_main_process else _silent
     with processes.main_process_first():
         # The others find what the first one has just written.
         _open_folder(folder, settings, resume or not processes.is_main_process)
+        if start is not None and processes.is_main_process and not resume:
+            _take_over(Path(start), folder, settings)
     started = time.perf_counter()
     run = _Run(settings, folder, say, processes)
-    run.start()
-    run.train(resume)
-    run.finish(time.perf_counter() - started)
+    with _without_chatter():
+        run.start()
+        run.train(resume)
+        run.finish(time.perf_counter() - started)
     evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE))
+
+
+def prepare_start(settings: FinetuneSettings, folder: str | Path) -> None:
+    """Make the model that reinforcement learning starts from, evaluate it, and stop there.
+
+    Runs that differ in nothing but what comes after may share it: `run_finetune(…, start=folder)`. A folder that
+    already holds it is left as it is.
+
+    Raises:
+        ConfigError: as `run_finetune`.
+    """
+    _require_trl()
+    from accelerate import PartialState
+
+    folder = Path(folder)
+    _open_folder(folder, settings, resume=(folder / CONFIGURATION_FILE).is_file())
+    run = _Run(settings, folder, _silent, PartialState(cpu=_on_cpu(settings)))
+    with _without_chatter():
+        run.start()
+    run.grader.close()
+
+
+def finished_run(settings: FinetuneSettings, folder: str | Path) -> FinetuneResult | None:
+    """The run of these settings that a folder holds, if it is finished.
+
+    Raises:
+        ConfigError: the folder holds a run of other settings.
+    """
+    folder = Path(folder)
+    path = folder / EVALUATION_FILE
+    if not (folder / CONFIGURATION_FILE).is_file() or not path.is_file():
+        return None
+    _open_folder(folder, settings, resume=True)
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE)) if "after" in evaluation else None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a log.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """No progress bars for files of a megabyte, and no warnings of transformers about its own future."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        yield
+    if shown:
+        logging.enable_progress_bar()
 
 
 class _Run:
@@ -453,7 +518,7 @@ class _Run:
 
 
 def _trainer_settings(settings: FinetuneSettings, checkpoints: Path) -> dict[str, Any]:
-    cpu = _on_cpu()
+    cpu = _on_cpu(settings)
     return {
         "bf16": not cpu,
         "use_cpu": cpu,
@@ -541,6 +606,28 @@ def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None
     path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+_BEFORE_TRAINING = ("model", "tokenizer", "dtype", "train", "test", "warm_start", "evaluation", "seed", "device")
+"""The settings that decide a start and its evaluation, the length of a response among the trainer's aside."""
+
+
+def _take_over(start: Path, folder: Path, settings: FinetuneSettings) -> None:
+    """Copy the start, the first evaluation and its samples of another folder."""
+    path = start / CONFIGURATION_FILE
+    if not path.is_file() or not (start / EVALUATION_FILE).is_file():
+        raise ConfigError(f"{start} holds no finished start; expected a folder that prepare_start has written")
+    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    described = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
+    changed = [key for key in _BEFORE_TRAINING if saved.get(key) != described[key]]
+    length = "max_completion_length"
+    if saved["trainer"].get(length) != described["trainer"].get(length):
+        changed.append(length)
+    if changed:
+        raise ConfigError(f"{start} was prepared with another {', '.join(changed)}; prepare one with these settings")
+    shutil.copytree(start / START_FOLDER, folder / START_FOLDER)
+    for name in (EVALUATION_FILE, SAMPLES_FILE):
+        shutil.copy(start / name, folder / name)
+
+
 Settings = TypeVar("Settings")
 
 
@@ -621,10 +708,12 @@ def _require_trl() -> None:
         ) from error
 
 
-def _on_cpu() -> bool:
+def _on_cpu(settings: FinetuneSettings) -> bool:
     import torch
 
-    return not torch.cuda.is_available()
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, and PyTorch sees no GPU; use cpu, or leave device out")
+    return settings.device == "cpu" or not torch.cuda.is_available()
 
 
 def _jsonable(value: Any) -> Any:

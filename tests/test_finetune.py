@@ -17,7 +17,15 @@ import yaml
 from testbed import finetune
 from testbed.engines import trl as engine
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
-from testbed.finetune import FinetuneSettings, configuration_names, load_settings, log_row, run_finetune
+from testbed.finetune import (
+    FinetuneSettings,
+    configuration_names,
+    finished_run,
+    load_settings,
+    log_row,
+    prepare_start,
+    run_finetune,
+)
 from testbed.objectives import make_objective
 
 SMALL: dict[str, Any] = {
@@ -89,6 +97,8 @@ def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"routing_replay": 1}, "routing_replay is 1; expected bool"),
         ({"trainer": {"max_steps": 0}}, r"trainer\.max_steps is 0"),
         ({"trainer": {"max_steps": 1, "seed": 3}}, "trainer sets seed"),
+        ({"trainer": {"max_steps": 1, "use_cpu": True}}, "trainer sets use_cpu"),
+        ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
         ({"evaluation": {"samples": 0}}, "samples=0"),
     ],
 )
@@ -214,6 +224,44 @@ def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_shared_start_is_the_start(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    warm = {"target": 0.02, "ceiling": 0.9, "check_every": 10, "learning_rate": 0.003}
+    trainer = SMALL["trainer"] | {"max_steps": 2, "max_completion_length": 8}
+    path = written(tmp_path, warm_start=warm, trainer=trainer)
+    alone = run_finetune(path, out=tmp_path / "alone")
+
+    # The start is another objective's; what comes after it does not matter.
+    prepare_start(load_settings(written(tmp_path, warm_start=warm, trainer=trainer, objective="grpo")), tmp_path / "s")
+    path = written(tmp_path, warm_start=warm, trainer=trainer)
+    settings = load_settings(path)
+    assert finished_run(settings, tmp_path / "shared") is None
+    shared = run_finetune(settings, out=tmp_path / "shared", start=tmp_path / "s")
+    timed = {"step_time"}
+    assert [{key: row[key] for key in row if key not in timed} for row in shared.log] == [
+        {key: row[key] for key in row if key not in timed} for row in alone.log
+    ]
+    assert shared.evaluation["before"]["unparsed"] < 1
+    for phase in ("before", "after"):
+        assert shared.evaluation[phase] == alone.evaluation[phase]
+    known = finished_run(settings, tmp_path / "shared")
+    assert known is not None
+    assert known.evaluation == shared.evaluation
+
+    other = load_settings(written(tmp_path, warm_start=warm, trainer=trainer | {"max_completion_length": 9}, seed=1))
+    with pytest.raises(ConfigError, match="prepared with another seed, max_completion_length"):
+        run_finetune(other, out=tmp_path / "other", start=tmp_path / "s")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_start_has_to_be_one(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    path = written(tmp_path)
+    with pytest.raises(ConfigError, match="holds no finished start"):
+        run_finetune(path, out=tmp_path / "run", start=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_refuses_to_write_over_a_run(whole: Path) -> None:
     with pytest.raises(RunExistsError, match="nothing was written"):
         run_finetune(whole / "small.yaml", out=whole / "run")
@@ -251,6 +299,16 @@ def test_a_hub_name_offline_is_one_sentence_soon(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cpu-smoke"):
         run_finetune(path, out=tmp_path / "run")
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    path = written(tmp_path, device="cuda")
+    with pytest.raises(ConfigError, match="PyTorch sees no GPU"):
+        run_finetune(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from analysis.report import figures
+from analysis.report.formatting import number
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError
 
@@ -30,6 +31,8 @@ CURVES = (
     "group/zero_variance_fraction",
 )
 """The metrics that are drawn, where the run has them."""
+_LABELS = {"completions/mean_length": "response length (tokens)"}
+"""Axis labels of what the glossary does not know."""
 
 
 def write_finetune_report(folder: str | Path) -> Path:
@@ -62,6 +65,7 @@ def write_finetune_report(folder: str | Path) -> Path:
                 for key, label in (("unparsed", "without a readable answer"), ("unfinished", "cut off at the limit"))
             ],
             curves=_curves(_rows(log_file)),
+            diagnostics=_diagnostics(_rows(log_file)),
             refused=sum(bool(row.get("update/refused")) for row in _rows(log_file)),
             samples=_paired(_rows(folder / "samples.jsonl")),
             configuration=(folder / "configuration.yaml").read_text(encoding="utf-8"),
@@ -103,15 +107,30 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
         if len(points) < 2:
             continue
-        unit = GLOSSARY[metric].unit if metric in GLOSSARY else "tokens"
+        unit = GLOSSARY[metric].unit if metric in GLOSSARY else "1"
         curve = {
             "title": metric,
             "x_label": "step (updates)",
-            "y_label": metric if unit == "1" else f"{metric} ({unit})",
+            "y_label": _LABELS.get(metric, metric if unit == "1" else f"{metric} ({unit})"),
             "series": [{"label": "this run", "x": [x for x, _ in points], "mean": [y for _, y in points]}],
         }
         drawn.append(figures.curve_svg(curve, name=metric.replace("/", "-")))
     return drawn
+
+
+def _diagnostics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Every metric of the glossary that the run has data of, with its definition."""
+    table = []
+    for metric, info in GLOSSARY.items():
+        values = [float(row[metric]) for row in rows if row.get(metric) is not None]
+        if values:
+            shown = {"first": values[0], "mean": sum(values) / len(values), "last": values[-1]}
+            unit = "" if info.unit == "1" else f" ({info.unit})"
+            table.append(
+                {"metric": metric, "formula": f"{info.formula}{unit}"}
+                | {name: number(value) for name, value in shown.items()}
+            )
+    return table
 
 
 def _paired(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.report.finetune import write_finetune_report
+from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</pre><script>alert('x')</script>"
 
 
@@ -72,6 +75,31 @@ def test_draws_the_metrics_that_have_data(folder: Path) -> None:
     page = write_finetune_report(folder).read_text()
     assert page.count("<figure>") == 1
     assert 'aria-label="reward/mean' in page
+
+
+def test_lists_every_metric_with_its_definition(folder: Path) -> None:
+    # reward/mean is 0.1, 0.2, 0.3 over the steps; kl/ref has no data and is not shown.
+    page = write_finetune_report(folder).read_text()
+    row = page[page.index('<th scope="row">reward/mean</th>') :].split("</tr>")[0]
+    assert "<td>0.1</td><td>0.2</td><td>0.3</td>" in row
+    assert GLOSSARY["reward/mean"].formula.replace("'", "&#39;") in row
+    assert '<th scope="row">kl/ref</th>' not in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; Debian's package is `chromium`")
+def test_tables_can_be_seen_on_a_phone(folder: Path) -> None:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed; it is in the dev extra"
+    )
+    page_file = write_finetune_report(folder)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto(page_file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        for heading in ("Measure", "Prompt"):
+            assert page.locator("th", has_text=heading).first.is_visible()
+        browser.close()
 
 
 def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

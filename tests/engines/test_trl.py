@@ -177,9 +177,14 @@ def test_the_reference_penalty_equals_trls(tmp_path: Path) -> None:
         advantage=TRL_ADVANTAGE,
         **settings,
     )
-    torch.testing.assert_close(
-        torch.tensor(column(actual, "grad_norm")), torch.tensor(column(expected, "grad_norm")), rtol=2e-6, atol=0
-    )
+    # Two steps on the first responses, at the same weights to rounding; steps of this size then amplify the rounding.
+    for steps, relative in ((slice(2), 2e-6), (slice(2, 4), 1e-5)):
+        torch.testing.assert_close(
+            torch.tensor(column(actual, "grad_norm")[steps]),
+            torch.tensor(column(expected, "grad_norm")[steps]),
+            rtol=relative,
+            atol=0,
+        )
     # TRL averages micro-batch means, so that its number for the penalty itself is another one.
     assert column(actual, "kl/ref")[-1] > 1e-4
 
