@@ -358,6 +358,42 @@ def finetune(
     typer.echo(f"report: {write_finetune_report(done.folder)}")
 
 
+@app.command()
+def transfer(
+    claims: Annotated[list[str] | None, typer.Argument(help="Comparisons; none: all of them.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda, each with models of its size; default: a GPU where there is one.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds of the language-model side; default: each comparison's own.")
+    ] = None,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option(help="Processes, one core each; -1: one per core.")] = -1,
+    out: Annotated[Path | None, typer.Option(help="Folder to write or go on with; default: runs/transfer.")] = None,
+) -> None:
+    """Judge claims on the toy and on a language model, side by side; exit with 1 when a verdict is not the recorded."""
+    from analysis.transfer import run_transfer
+    from analysis.transfer.claims import choose
+
+    chosen, scale = choose(claims or [], device)
+    done = run_transfer(
+        chosen,
+        scale,
+        Path("runs") / "transfer" if out is None else out,
+        seeds=seeds,
+        seed=seed,
+        jobs=jobs,
+        command=" ".join(["testbed", *sys.argv[1:]]),
+        report=typer.echo,
+    )
+    _print_table(("claim", "toy", "language model", ""), done.rows())
+    typer.echo(f"page: {done.page}")
+    if done.changed:
+        changes = ", ".join(f"{side.id} ({side.recorded} → {side.verdict})" for side in done.changed)
+        typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
+        raise typer.Exit(1)
+
+
 @engines.command("check")
 def check_engine(engine: Annotated[str, typer.Argument(help="The engine: verl.")]) -> None:
     """Prove that an engine knows our objectives: verl says nothing when a plug-in fails to load."""

@@ -27,7 +27,7 @@ from analysis.trajectories import Trajectories, curve
 from testbed.errors import ConfigError
 from testbed.simulation import simulate
 
-__all__ = ["Verdict", "judge_values", "run_arms", "run_claim"]
+__all__ = ["Judged", "Verdict", "judge_arms", "judge_values", "run_arms", "run_claim"]
 
 
 @dataclass(frozen=True)
@@ -137,32 +137,66 @@ def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: fl
     runs = run_arms(claim.setting, chosen, seeds, seed)
     sabotage, _ = _tune(claim, claim.falsifier.arms)
     sabotaged_runs = runs | run_arms(claim.setting, sabotage, seeds, seed)
-    values = claim.estimand.compute(runs)
-    own = judge_values(claim, values)
-    sabotaged = judge_values(claim, claim.estimand.compute(sabotaged_runs))
-    verdict, reason = _final_verdict(own, sabotaged, _vacuous(claim, runs))
+    judged = judge_arms(claim, runs, sabotaged_runs)
     curves = [curve(metric, runs) for metric in claim.curves] + sensitivity
     return Verdict(
         **_shared(claim, seed, seeds, started),
         kind="statistical",
         setting=_described_setting(claim, chosen),
-        verdict=verdict,
-        reason=reason,
-        estimate=own.estimate,
-        interval=None if math.isnan(own.low) else (own.low, own.high),
-        level=own.level,
+        verdict=judged.verdict,
+        reason=judged.reason,
+        estimate=judged.own.estimate,
+        interval=judged.interval,
+        level=judged.own.level,
         threshold=claim.threshold,
         direction=claim.direction,
         estimand=claim.estimand.description,
         seeds=seeds,
-        seeds_needed=own.seeds_needed,
-        falsifier=_falsifier(claim, sabotaged),
+        seeds_needed=judged.own.seeds_needed,
+        falsifier=judged.falsifier(claim),
         null=_null(claim, seeds, seed),
-        p_value=_p_value(claim, values),
+        p_value=_p_value(claim, judged.values),
         reproduce=f"testbed verify {claim.id} --seeds {seeds} --seed {seed}",
         curves=tuple(_without_nan(item) for item in curves),
-        per_seed=tuple(_without_nan(values.tolist())),
+        per_seed=judged.per_seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The verdict on the arms of a statistical claim."""
+
+    verdict: str
+    reason: str
+    own: Judgement
+    sabotaged: Judgement
+    values: np.ndarray
+    """The estimand of every seed."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The bounds, or `None` where there are none."""
+        return None if math.isnan(self.own.low) else (self.own.low, self.own.high)
+
+    @property
+    def per_seed(self) -> tuple[Any, ...]:
+        """`values` for JSON; a missing number is null."""
+        return tuple(_without_nan(self.values.tolist()))
+
+    def falsifier(self, claim: StatisticalClaim) -> dict[str, Any]:
+        """What the sabotaged variant did."""
+        return _falsifier(claim, self.sabotaged)
+
+
+def judge_arms(
+    claim: StatisticalClaim, runs: Mapping[str, Trajectories], sabotaged_runs: Mapping[str, Trajectories]
+) -> Judged:
+    """Judge a claim by its arms' trajectories and those of its falsifier, whatever they are trajectories of."""
+    values = claim.estimand.compute(runs)
+    own = judge_values(claim, values)
+    sabotaged = judge_values(claim, claim.estimand.compute(sabotaged_runs))
+    verdict, reason = _final_verdict(own, sabotaged, _vacuous(claim, runs))
+    return Judged(verdict, reason, own, sabotaged, values)
 
 
 def run_arms(
