@@ -330,13 +330,14 @@ def _without_chatter() -> Iterator[None]:
     """No progress bars for files of a megabyte, and no warnings of transformers about its own future."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         yield
     if shown:
-        logging.enable_progress_bar()
+        bars.enable_progress_bar()
 
 
 class _Run:
