@@ -170,3 +170,10 @@ def test_conformance_exits_1_when_a_difference_is_not_the_known_one(
     done = CliRunner().invoke(cli.app, ["conformance", "--engine", "trl"])
     assert done.exit_code == code
     assert ("not as expected: grpo against theirs" in done.stderr) == broken
+
+
+def test_transfer_rejects_a_name_it_does_not_know() -> None:
+    done = run("transfer", "stalenes", "--device", "cpu")
+    assert done.returncode == 2
+    assert "did you mean 'staleness'" in done.stderr
+    assert "Traceback" not in done.stderr
