@@ -586,15 +586,14 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None:
     path = folder / CONFIGURATION_FILE
-    # Sequences that a file wrote as tuples come back as lists; both mean the same.
-    described = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
+    described = _described(settings)
     if resume:
         if not path.is_file():
             raise ConfigError(
                 f"{folder} holds no run to resume; expected {CONFIGURATION_FILE} in it. Start without --resume"
             )
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in described if saved.get(key) != described[key])
+        saved = _described(_saved(path))
+        changed = sorted(key for key in described if saved[key] != described[key])
         if changed:
             raise ConfigError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}); resume with the same configuration, "
@@ -607,6 +606,17 @@ def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None
     path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def _described(settings: FinetuneSettings) -> dict[str, Any]:
+    """Settings as plain data; sequences that a file wrote as tuples come back as lists, and both mean the same."""
+    described: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
+    return described
+
+
+def _saved(path: Path) -> FinetuneSettings:
+    """The settings of a run; what an older version did not know of has its default."""
+    return _read(FinetuneSettings, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
+
 _BEFORE_TRAINING = ("model", "tokenizer", "dtype", "train", "test", "warm_start", "evaluation", "seed", "device")
 """The settings that decide a start and its evaluation, the length of a response among the trainer's aside."""
 
@@ -616,9 +626,8 @@ def _take_over(start: Path, folder: Path, settings: FinetuneSettings) -> None:
     path = start / CONFIGURATION_FILE
     if not path.is_file() or not (start / EVALUATION_FILE).is_file():
         raise ConfigError(f"{start} holds no finished start; expected a folder that prepare_start has written")
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    described = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
-    changed = [key for key in _BEFORE_TRAINING if saved.get(key) != described[key]]
+    saved, described = _described(_saved(path)), _described(settings)
+    changed = [key for key in _BEFORE_TRAINING if saved[key] != described[key]]
     length = "max_completion_length"
     if saved["trainer"].get(length) != described["trainer"].get(length):
         changed.append(length)

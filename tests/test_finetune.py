@@ -268,6 +268,20 @@ def test_refuses_to_write_over_a_run(whole: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_run_of_an_older_version_is_known_again(whole: Path, tmp_path: Path) -> None:
+    # A setting that did not exist then has its default.
+    older = tmp_path / "run"
+    shutil.copytree(whole / "run", older)
+    described = yaml.safe_load((older / "configuration.yaml").read_text())
+    del described["device"]
+    (older / "configuration.yaml").write_text(yaml.safe_dump(described))
+    settings = load_settings(whole / "small.yaml")
+    assert finished_run(settings, older) is not None
+    with pytest.raises(ConfigError, match=r"other settings \(device\)"):
+        finished_run(dataclasses.replace(settings, device="cpu"), older)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_refuses_to_resume_with_other_settings(whole: Path, tmp_path: Path) -> None:
     path = written(tmp_path, objective="grpo", seed=5)
     with pytest.raises(ConfigError, match=r"other settings \(objective, seed\)"):

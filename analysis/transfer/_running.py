@@ -153,13 +153,11 @@ def run_transfer(
     starts = sorted({(arm.model, number) for arm, number in arms})
     _in_parallel("warm starts", [(train_start, (folder, scale, *start)) for start in starts], jobs)
     say(f"{len(starts)} warm starts: {time.perf_counter() - started:.0f} s")
-    # The longest first, so that no process is left with a long one at the end.
+    # Toys first, then the longest runs, so that no process is left with a long one at the end.
     order = sorted(arms, key=lambda item: (-item[0].updates, item[0].objective, item[1]))
     runs = [(train, (folder, scale, arm, number)) for arm, number in order]
-    _in_parallel("training", runs, jobs)
-    say(f"{len(runs)} runs: {time.perf_counter() - started:.0f} s")
-    toys = _in_parallel("toys", [(_judge_toy, (claim, seed)) for claim in claims], jobs)
-    say(f"{len(toys)} toy claims: {time.perf_counter() - started:.0f} s")
+    toys = _in_parallel("toys and training", [*((_judge_toy, (claim, seed)) for claim in claims), *runs], jobs)
+    say(f"{len(claims)} toy claims and {len(runs)} runs: {time.perf_counter() - started:.0f} s")
 
     outcomes = tuple(
         Outcome(
