@@ -57,6 +57,8 @@ class Arm:
     """Passes over each rollout."""
     minibatches: int = 1
     """Optimiser steps per pass, each on responses of its own."""
+    share: float = 1.0
+    """Responses per optimiser step, in units of the scale's."""
     rate: float = 1.0
     """Learning rate, in units of the scale's."""
     advantage: str | None = "group_standardised"
@@ -88,7 +90,7 @@ class Arm:
             device=scale.device,
             trainer={
                 "max_steps": self.updates,
-                "per_device_train_batch_size": scale.responses,
+                "per_device_train_batch_size": round(self.share * scale.responses),
                 "steps_per_generation": self.minibatches,
                 "num_iterations": self.passes,
                 "num_generations": scale.group_size,

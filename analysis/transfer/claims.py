@@ -182,10 +182,9 @@ STALENESS = TransferClaim(
         title="Staleness and the clip share",
         source="Mechanism M10; BAPO, arXiv 2510.18927v1, statement B2",
         statement="Every doubling of the number of updates a rollout serves raises the share of clipped tokens.",
-        scope=f"{DENSE}; one pass, 2, 4, 8 and 16 mini-batches a rollout, each of 128 responses, the same number of "
-        "updates for all.",
+        scope=f"{DENSE}; one pass, 2, 4, 8 and 16 mini-batches a rollout, the same number of updates for all.",
         unit="share of response tokens",
-        setting={"updates": 64},
+        setting={"updates": 64, "share": 0.25},
         arms=AGES,
         estimand=in_order(average("clip/fraction"), list(AGES)),
         statistic="smallest step",

@@ -170,6 +170,12 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         train_dataset, self._prompt_numbers = _number_prompts(train_dataset, self._stateful or dynamic_sampling > 1)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl)
 
+        prompts = args.generation_batch_size // self.num_generations
+        if hasattr(train_dataset, "__len__") and len(train_dataset) < prompts:
+            raise ConfigError(
+                f"a rollout takes {prompts} prompts and train_dataset has {len(train_dataset)}; TRL leaves an incomplete "
+                "rollout out and would train on nothing. Give more prompts or a smaller batch"
+            )
         local = args.per_device_train_batch_size * args.steps_per_generation
         if dynamic_sampling > 1 and local % self.num_generations:
             raise ConfigError(

@@ -576,6 +576,7 @@ def test_a_memory_of_prompts_survives_another_order_of_the_data(tmp_path: Path) 
         ("dapo", {"steps_per_generation": 3}, "not a multiple of gradient_accumulation_steps=2"),
         ("importance_correction", {}, "corrects for a sampler with other probabilities"),
         ("dapo", {"data": prompts().select([])}, "train_dataset is empty"),
+        ("dapo", {"data": prompts().select([0])}, "a rollout takes 2 prompts and train_dataset has 1"),
         ("dapo", {"data": prompts().to_iterable_dataset(), "dynamic_sampling": 2}, "streamed data set"),
         ("dcpo", {"data": prompts().to_iterable_dataset()}, "streamed data set"),
         ("dapo", {"advantage": "group_centred(epsilon=1)"}, "group_centred has no parameter 'epsilon'"),

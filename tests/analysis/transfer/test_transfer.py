@@ -18,6 +18,7 @@ from analysis.transfer import TRANSFERS, LanguageModelClaim, Scale, Transfer, Tr
 from analysis.transfer import _training as training
 from analysis.transfer._claim import Arm
 from analysis.transfer.claims import SCALES, choose
+from envs.math_tasks import load_task
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.finetune import FinetuneResult, FinetuneSettings, TaskSettings, WarmStartSettings
 
@@ -96,6 +97,10 @@ def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
         side = claim.language_model
         for changes in (*side.arms.values(), *side.falsifier.arms.values()):
             settings = dataclasses.replace(side.arm(changes).settings(SCALES[device], 0), device="cpu")
+            trainer, problems = settings.trainer, len(load_task(settings.train.source))
+            rollout = trainer["per_device_train_batch_size"] * trainer["steps_per_generation"]
+            # TRL leaves out a rollout that the prompts do not fill.
+            assert rollout // trainer["num_generations"] <= problems
             arguments = _checked_call(trl.GRPOConfig, _trainer_settings(settings, tmp_path), "trainer")
             _check_settings(make_objective(settings.objective), arguments, None)
 
