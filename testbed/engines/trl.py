@@ -173,8 +173,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         prompts = args.generation_batch_size // self.num_generations
         if hasattr(train_dataset, "__len__") and len(train_dataset) < prompts:
             raise ConfigError(
-                f"a rollout takes {prompts} prompts and train_dataset has {len(train_dataset)}; TRL leaves an incomplete "
-                "rollout out and would train on nothing. Give more prompts or a smaller batch"
+                f"a rollout takes {prompts} prompts and train_dataset has {len(train_dataset)}; TRL leaves an "
+                "incomplete rollout out and would train on nothing. Give more prompts or a smaller batch"
             )
         local = args.per_device_train_batch_size * args.steps_per_generation
         if dynamic_sampling > 1 and local % self.num_generations:

@@ -56,9 +56,7 @@ def chosen_loss(config: Any) -> WorkerLoss:
     """The loss a configuration asks for."""
     objective = (config.trainer.v1.get(MODE) or {}).get("objective")
     if not objective:
-        raise ConfigError(
-            f"trainer.v1.{MODE}.objective is missing; name one, such as +trainer.v1.{MODE}.objective=erc"
-        )
+        raise ConfigError(f"trainer.v1.{MODE}.objective is missing; name one, such as +trainer.v1.{MODE}.objective=erc")
     loss = WorkerLoss(str(objective))
     if "entropies" in loss.resolved.needs and not config.actor_rollout_ref.actor.calculate_entropy:
         raise ConfigError(

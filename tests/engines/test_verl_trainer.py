@@ -1,4 +1,4 @@
-"""verl's trainer with a whole loss of ours: that verl finds it, and that its workers get the loss. No cluster is run."""
+"""verl's trainer with a whole loss of ours: that verl finds it and its workers get the loss, without a cluster."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def config(objective: str | None, entropy: bool = True) -> Any:
     own = {} if objective is None else {"testbed": {"objective": objective}}
-    return OmegaConf.create(
-        {"trainer": {"v1": own}, "actor_rollout_ref": {"actor": {"calculate_entropy": entropy}}}
-    )
+    return OmegaConf.create({"trainer": {"v1": own}, "actor_rollout_ref": {"actor": {"calculate_entropy": entropy}}})
 
 
 def test_verl_finds_the_trainer() -> None:
