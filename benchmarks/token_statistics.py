@@ -28,6 +28,7 @@ from testbed.token_statistics import token_statistics, token_statistics_from_hid
 
 TRL_CHUNK = 32_768
 """Columns of the vocabulary at a time in TRL's fused head, as its trainer sets them."""
+UNCHECKED = "token_statistics_from_hidden, unchecked as in the trainer"
 
 Statistics = tuple[Tensor, Tensor | None]
 Step = Callable[[], None]
@@ -111,6 +112,7 @@ def from_logits(case: Case) -> dict[str, Step]:
         "verl's formulas": step(verl_from_logits),
         "token_statistics": step(token_statistics),
         "token_statistics, the caller keeps the logits": step(token_statistics, keep=True),
+        "token_statistics, unchecked": step(lambda z, chosen: token_statistics(z, chosen, check=False)),
     }
 
 
@@ -129,6 +131,7 @@ def from_hidden(case: Case, frozen: bool = False, entropy: bool = True) -> dict[
         "TRL fused head": step(lambda: trl_fused_head(hidden, head, tokens, entropy)),
         "TRL head and selective_log_softmax_and_entropy": step(lambda: trl_from_logits(hidden @ head.T, tokens)),
         "token_statistics_from_hidden": step(lambda: token_statistics_from_hidden(hidden, head, tokens)),
+        UNCHECKED: step(lambda: token_statistics_from_hidden(hidden, head, tokens, check=False)),
     }
 
 
@@ -146,6 +149,7 @@ def forward_alone(case: Case) -> dict[str, Step]:
     return {
         "TRL fused head": step(lambda: trl_fused_head(hidden, head, tokens)),
         "token_statistics_from_hidden": step(lambda: token_statistics_from_hidden(hidden, head, tokens)),
+        UNCHECKED: step(lambda: token_statistics_from_hidden(hidden, head, tokens, check=False)),
     }
 
 

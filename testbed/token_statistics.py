@@ -51,7 +51,12 @@ class TokenStatistics(NamedTuple):
 
 
 def token_statistics(
-    logits: Tensor, tokens: Tensor, temperature: float = 1.0, *, overwrite_logits: bool | None = None
+    logits: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    overwrite_logits: bool | None = None,
+    check: bool = True,
 ) -> TokenStatistics:
     """Log p(token) and H(p) of p = softmax(z/τ), both differentiable in the logits.
 
@@ -67,6 +72,9 @@ def token_statistics(
             no other tensor shares its memory, no other operation saved it and the graph is not kept. True: always;
             logits are then destroyed, and an operation that saved them for its own gradient raises. A leaf keeps its
             values in any case.
+        check: False: rows of logits that are no distribution give NaN instead of an error, for a trainer that must
+            stay in step with others and refuse the update later. On a CUDA device so do tokens outside the vocabulary,
+            and nothing waits for the device.
 
     Raises:
         BatchError: shapes differ, a token is outside the vocabulary, or a row of logits holds NaN, +infinity or nothing
@@ -89,7 +97,8 @@ def token_statistics(
     if logits.is_leaf or 0 in logits.stride():
         overwrite_logits = False
     results = _FromLogits.apply(logits, tokens.reshape(-1), temperature, overwrite_logits)  # type: ignore[no-untyped-call]
-    _check_results(results[0], tokens, logits.shape[-1])
+    if check:
+        _check_results(results[0], tokens, logits.shape[-1])
     return TokenStatistics(*(result.view(tokens.shape) for result in results))
 
 
@@ -114,8 +123,7 @@ def token_statistics_from_hidden(
         tokens: int64 `(...)`, each in 0..V-1.
         temperature: τ > 0, what the logits are divided by.
         bias: b, float `(V,)`.
-        check: False: rows whose logits hold NaN give NaN instead of an error, for a trainer that must stay in step
-            with others and refuse the update later. On a CUDA device so do tokens outside the vocabulary.
+        check: as in `token_statistics`.
 
     Raises:
         BatchError: as `token_statistics`; NaN in a hidden state or a weight shows up as NaN in the logits.

@@ -15,6 +15,7 @@ Triton comes with PyTorch's CUDA builds for Linux; where it is missing, `usable`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,13 +30,14 @@ except ImportError:
 
 __all__ = ["gradients_from_hidden", "read", "read_from_hidden", "usable", "write_gradient"]
 
-_TILE_ELEMENTS = 2**26
-"""Logits held at a time by a backward pass, 128 MiB in half precision: large, for the products that follow."""
-_STRIP_ELEMENTS = 2**25
-"""Logits made at a time, in either pass: about what a second-level cache holds until they are read."""
+_TILE_ELEMENTS = 3 * 2**25
+"""Logits held at a time: 192 MiB in half precision, wide enough for matrix products at nearly full speed."""
 _MOST_ROWS = 2**13
 """Rows of a tile: enough for the matrix products to take the time, not the passes over the weight."""
-_READ_BLOCK, _READ_WARPS = 4096, 8
+_ALIGNED = 256
+_READ_GROUPS, _READ_WARPS = 256, 4
+_GROUP = 8
+"""Columns that one thread reads at once: 16 bytes in half precision."""
 _WRITE_BLOCK, _WRITE_WARPS = 2048, 4
 _LOWEST = -1e30
 """Stands for the largest of no logits; finite, because infinity minus infinity is not a number."""
@@ -110,15 +112,15 @@ def write_gradient(
 def read_from_hidden(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, dtype: torch.dtype
 ) -> Saved:
-    """`read` of h·Wᵀ + b, taken in `dtype`, a strip at a time."""
+    """`read` of h·Wᵀ + b, taken in `dtype`, a tile at a time."""
     running = _Running(tokens, temperature)
     states = hidden.to(dtype)
-    memory = _TileMemory(states, weight, _STRIP_ELEMENTS)
+    memory = _TileMemory(states, weight)
     for columns in _spans(len(weight), memory.columns):
         for rows in _spans(len(states), memory.rows):
-            strip = memory.tile(rows, columns)
-            _fill(strip, states[rows], weight[columns], None if bias is None else bias[columns])
-            running.fold(strip, rows.start, columns.start)
+            tile = memory.tile(rows, columns)
+            _fill(tile, states[rows], weight[columns], None if bias is None else bias[columns])
+            running.fold(tile, rows.start, columns.start)
     return running.saved()
 
 
@@ -138,8 +140,7 @@ def gradients_from_hidden(
     for_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wanted[0] else None
     for_weight = torch.zeros_like(weight) if wanted[1] else None
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
-    memory = _TileMemory(states, weight, _TILE_ELEMENTS)
-    strip = max(1, _STRIP_ELEMENTS // memory.rows)
+    memory = _TileMemory(states, weight)
     # A product is summed in float32 inside; only the sum of several products needs a place to be held in it.
     direct = len(states) <= memory.rows or weight.dtype == torch.float32
     for columns in _spans(len(weight), memory.columns):
@@ -147,11 +148,8 @@ def gradients_from_hidden(
         total = None
         for rows in _spans(len(states), memory.rows):
             tile = memory.tile(rows, columns)
-            for some in _spans(len(part), strip):
-                numbers = slice(columns.start + some.start, columns.start + some.stop)
-                piece = tile[:, some]
-                _fill(piece, states[rows], part[some], None if bias is None else bias[numbers])
-                write_gradient(piece, tokens, temperature, known, slopes, piece, rows.start, numbers.start)
+            _fill(tile, states[rows], part, None if bias is None else bias[columns])
+            write_gradient(tile, tokens, temperature, known, slopes, tile, rows.start, columns.start)
             if for_hidden is not None:
                 _add_product(for_hidden[rows], tile, part)
             if for_bias is not None:
@@ -196,8 +194,10 @@ class _Running:
                 first_column,
                 tile.shape[1],
                 1 / self.temperature,
+                LOWEST=_LOWEST,
                 FLOOR=_FLOOR,
-                BLOCK=_READ_BLOCK,
+                GROUPS=_READ_GROUPS,
+                GROUP=_GROUP,
                 num_warps=_READ_WARPS,
             )
 
@@ -210,9 +210,11 @@ class _Running:
 class _TileMemory:
     """Memory for one tile of logits at a time."""
 
-    def __init__(self, states: Tensor, weight: Tensor, elements: int) -> None:
+    def __init__(self, states: Tensor, weight: Tensor) -> None:
         self.rows = max(1, min(len(states), _MOST_ROWS))
-        self.columns = max(1, min(len(weight), elements // self.rows))
+        # Tiles of equal width, a multiple of what a matrix product works on at a time.
+        tiles = max(1, math.ceil(len(weight) * self.rows / _TILE_ELEMENTS))
+        self.columns = min(len(weight), _ALIGNED * math.ceil(len(weight) / tiles / _ALIGNED))
         self._memory = states.new_empty(self.rows * self.columns)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
@@ -274,37 +276,47 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     first,
     columns,
     scale,
+    LOWEST: tl.constexpr,
     FLOOR: tl.constexpr,
-    BLOCK: tl.constexpr,
+    GROUPS: tl.constexpr,
+    GROUP: tl.constexpr,
 ):
-    """One program per row of a tile: its part of m, S, W, merged with what is known."""
+    """One program per row of a tile: its part of m, S, W, merged with what is known.
+
+    Every group of columns keeps an m, S, W of its own; groups meet only after the last column.
+    """
     start_of_row = logits + tl.program_id(0).to(tl.int64) * row_stride
     row = first_row + tl.program_id(0)
     place = tl.load(tokens + row) - first
     if (place >= 0) & (place < columns):
         tl.store(chosen + row, tl.load(start_of_row + place).to(tl.float32))
-    m = tl.load(maxima + row)
-    total = tl.load(sums + row)
-    mean = tl.load(weighted + row)
-    for start in range(0, columns, BLOCK):
-        offsets = start + tl.arange(0, BLOCK)
+    inside = tl.arange(0, GROUPS)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    m = tl.full((GROUPS,), LOWEST, tl.float32)
+    total = tl.zeros((GROUPS,), tl.float32)
+    mean = tl.zeros((GROUPS,), tl.float32)
+    for start in range(0, columns, GROUPS * GROUP):
+        offsets = start + inside
         z = tl.load(start_of_row + offsets, mask=offsets < columns, other=-float("inf")).to(tl.float32)
-        top = tl.maximum(m, tl.max(z, axis=0))
+        top = tl.maximum(m, tl.max(z, axis=1))
         # The old sums, seen from the new maximum.
         fall = tl.maximum((m - top) * scale, FLOOR)
         shrink = tl.exp(fall)
-        mean = (mean + fall * total) * shrink
-        total *= shrink
-        m = top
-        # A comparison, since a maximum would put the floor in the place of NaN.
-        shifted = (z - m) * scale
-        shifted = tl.where(shifted < FLOOR, FLOOR, shifted)
+        shifted = (z - top[:, None]) * scale
         e = tl.exp(shifted)
-        total += tl.sum(e, axis=0)
-        mean += tl.sum(e * shifted, axis=0)
-    tl.store(maxima + row, m)
-    tl.store(sums + row, total)
-    tl.store(weighted + row, mean)
+        mean = (mean + fall * total) * shrink + tl.sum(e * tl.maximum(shifted, FLOOR), axis=1)
+        total = total * shrink + tl.sum(e, axis=1)
+        m = top
+    known_m = tl.load(maxima + row)
+    known_total = tl.load(sums + row)
+    top = tl.maximum(known_m, tl.max(m, axis=0))
+    fall = tl.maximum((m - top) * scale, FLOOR)
+    known_fall = tl.maximum((known_m - top) * scale, FLOOR)
+    shrink = tl.exp(fall)
+    known_shrink = tl.exp(known_fall)
+    known_mean = (tl.load(weighted + row) + known_fall * known_total) * known_shrink
+    tl.store(maxima + row, top)
+    tl.store(sums + row, tl.sum(total * shrink, axis=0) + known_total * known_shrink)
+    tl.store(weighted + row, tl.sum((mean + fall * total) * shrink, axis=0) + known_mean)
 
 
 @_kernel

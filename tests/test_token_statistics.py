@@ -366,7 +366,7 @@ class TestOnCuda:
     def several_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gpu, "_MOST_ROWS", 16)
         monkeypatch.setattr(gpu, "_TILE_ELEMENTS", 16 * 40)
-        monkeypatch.setattr(gpu, "_STRIP_ELEMENTS", 16 * 15)
+        monkeypatch.setattr(gpu, "_ALIGNED", 8)
 
     def test_kernels_are_there(self) -> None:
         assert gpu.usable(torch.zeros(1, device="cuda"))
@@ -381,8 +381,8 @@ class TestOnCuda:
         logits[1, 2, 3:50] = -math.inf
         tokens = sample_tokens(4, 10, vocabulary=vocabulary)
         tokens[1, 2] = 0
-        double = logits.double().requires_grad_()
-        leaf = logits.cuda().requires_grad_()
+        double = logits.detach().clone().double().requires_grad_()
+        leaf = logits.cuda().detach().requires_grad_()
         outputs = token_statistics(leaf, tokens.cuda(), temperature)
         log_p = (double / temperature).log_softmax(-1)
         # A forbidden token has no part in the entropy, where 0 times -infinity would be no number.

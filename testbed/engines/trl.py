@@ -350,6 +350,19 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
 
     # -- one optimiser step ------------------------------------------------------------------------------------
 
+    def training_step(self, *arguments: Any, **settings: Any) -> Tensor:
+        """TRL's, without cuDNN's attention.
+
+        Where a row is masked altogether, as padding before a prompt is, its gradient is NaN, and PyTorch chooses it
+        whenever the padded length is a multiple of 64.
+        """
+        allowed = torch.backends.cuda.cudnn_sdp_enabled()
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        try:
+            return cast(Tensor, super().training_step(*arguments, **settings))
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(allowed)
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         inputs = super()._prepare_inputs(generation_batch)
         if self.model.training and self._position == 0:
