@@ -356,7 +356,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         Where a row is masked altogether, as padding before a prompt is, its gradient is NaN, and PyTorch chooses it
         whenever the padded length is a multiple of 64.
         """
-        allowed = torch.backends.cuda.cudnn_sdp_enabled()
+        allowed = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
         torch.backends.cuda.enable_cudnn_sdp(False)
         try:
             return cast(Tensor, super().training_step(*arguments, **settings))
