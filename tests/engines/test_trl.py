@@ -515,6 +515,37 @@ def test_rejects_a_token_the_model_does_not_have(tmp_path: Path) -> None:
         trainer.train()
 
 
+def test_cudnns_attention_is_left_out_while_training_and_only_then(tmp_path: Path) -> None:
+    allowed: list[bool] = []
+
+    def note(completion_ids: list[list[int]], **settings: Any) -> list[float]:
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return reward(completion_ids, **settings)
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    train("dapo", tmp_path, reward_funcs=note, max_steps=1)
+    assert allowed == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_padding_before_prompts_leaves_gradients_finite_on_cuda(tmp_path: Path) -> None:
+    # Prompts of 4 to 6 tokens and responses of 58: a padded length of 64.
+    data = Dataset.from_dict({"prompt": [f"{number}+{number + 3}=" for number in range(5, 13)]})
+    _, log = train(
+        "dapo",
+        tmp_path,
+        data=data,
+        use_cpu=False,
+        bf16=True,
+        max_completion_length=58,
+        generation_kwargs={"min_new_tokens": 58},
+    )
+    assert column(log, "update/refused") == [0.0] * 4
+    assert min(column(log, "grad_norm")) > 0
+
+
 # -- checkpoints -----------------------------------------------------------------------------------------------------
 
 
