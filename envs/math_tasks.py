@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from testbed.errors import ConfigError, UnknownNameError
 from testbed.hub import hub_obstacle, offline_error
 from testbed.registry import parse_call
 
-__all__ = ["TEMPLATES", "MathTask", "Problem", "Split", "load_task", "problem_id", "worked_solution"]
+__all__ = ["TEMPLATES", "MathTask", "Problem", "Split", "check_available", "load_task", "problem_id", "worked_solution"]
 
 Split = Literal["train", "test"]
 
@@ -38,6 +39,7 @@ ANSWER_FIELDS = ("answer", "final_answer", "expected_answer", "target", "label",
 """Where questions and answers are looked for unless a field is named, in this order."""
 
 GSM8K = "openai/gsm8k"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -326,7 +328,7 @@ def _rows(
         return path.name, _read_file(path)
     if isinstance(source, Path) or source.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".json"):
         raise ConfigError(f"there is no file {str(source)!r}; expected the path of a JSONL or JSON file of problems")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if not _HUB_NAME.fullmatch(source):
         raise UnknownNameError("math task", source, ["arithmetic", GSM8K, "a file such as problems.jsonl"])
     return source, _fetch(source, split or "train", subset or ("main" if source == GSM8K else None))
 
@@ -350,10 +352,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _fetch(name: str, split: str, subset: str | None) -> Iterable[Mapping[str, Any]]:
-    obstacle = hub_obstacle()
-    if obstacle is not None and "HF_HUB_OFFLINE" not in obstacle:
-        # Asked now, the client would try for half a minute even if a copy is in its cache.
-        raise offline_error("data set", name, obstacle)
+    obstacle = _obstacle(name)
     datasets = _import_datasets()
     try:
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, subset, split=split)
@@ -364,6 +363,35 @@ def _fetch(name: str, split: str, subset: str | None) -> Iterable[Mapping[str, A
         raise ConfigError(
             f"the hub has no data set {name!r} with subset {subset!r} and split {split!r}: {error}"
         ) from error
+
+
+def _obstacle(name: str) -> str | None:
+    """Why the hub cannot be asked for a data set whose copy may be in the cache; an error where there is none."""
+    obstacle = hub_obstacle()
+    # Asked without a network, the client would try for half a minute even if a copy is in its cache.
+    if obstacle is not None and ("HF_HUB_OFFLINE" not in obstacle or not _may_be_cached(name)):
+        raise offline_error("data set", name, obstacle)
+    return obstacle
+
+
+def _may_be_cached(name: str) -> bool:
+    """Whether the cache of the hub, or that of the datasets package, has a folder of that name."""
+    from huggingface_hub import constants
+
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    return (prepared / name.replace("/", "___").lower()).is_dir() or (
+        Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    ).is_dir()
+
+
+def check_available(source: str) -> None:
+    """Say at once, without loading anything, when a data set is neither on this machine nor within reach.
+
+    Raises:
+        ConfigError: it is a data set of the hub, which cannot be asked, and the cache has no copy.
+    """
+    if _HUB_NAME.fullmatch(source) and not _is_arithmetic(source) and not Path(source).is_file():
+        _obstacle(source)
 
 
 def _import_datasets() -> Any:

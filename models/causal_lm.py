@@ -32,6 +32,7 @@ __all__ = [
     "Routing",
     "WarmStart",
     "WorkedProblem",
+    "check_available",
     "complete",
     "load_causal_lm",
     "load_tokenizer",
@@ -286,15 +287,38 @@ def _source(kind: str, name: str, known: list[str]) -> str:
 def _loading(kind: str, source: str) -> Iterator[bool]:
     """Yield whether to look at this machine only, and turn the loader's failure into one sentence."""
     remote = not Path(source).is_dir()
-    obstacle = hub_obstacle() if remote else "a folder"
-    if remote and obstacle is not None and not _is_cached(source):
-        raise offline_error(kind, source, obstacle)
+    local_only = _needs_no_hub(kind, source)
     try:
-        yield obstacle is not None
+        yield local_only
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]
         where = "the hub or its cache" if remote else "the folder"
         raise ConfigError(f"cannot load the {kind} {source!r} from {where}: {first}") from error
+
+
+def _needs_no_hub(kind: str, source: str) -> bool:
+    """Whether it is a folder, or the hub cannot be asked and the cache has it.
+
+    Raises:
+        ConfigError: it is neither here nor within reach.
+    """
+    if Path(source).is_dir():
+        return True
+    obstacle = hub_obstacle()
+    if obstacle is not None and not _is_cached(source):
+        raise offline_error(kind, source, obstacle)
+    return obstacle is not None
+
+
+def check_available(name: str) -> None:
+    """Say at once, without loading anything, when a model is neither built here, nor on this machine, nor in reach.
+
+    Raises:
+        UnknownNameError: as `load_causal_lm`.
+        ConfigError: as `load_causal_lm`, where the reason can be known before loading.
+    """
+    if parse_call(name)[0] not in SIZES:
+        _needs_no_hub("model", _source("model", name, list(SIZES)))
 
 
 def _is_cached(name: str) -> bool:

@@ -349,10 +349,13 @@ def finetune(
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run from its last checkpoint.")] = False,
 ) -> None:
     """Train a language model on math with any objective: warm start, evaluation, training, evaluation."""
-    from analysis.report.finetune import write_finetune_report
     from testbed.finetune import run_finetune
 
     done = run_finetune(config, resume=resume, out=out, report=typer.echo)
+    if not done.main_process:
+        return
+    from analysis.report.finetune import write_finetune_report
+
     for line in done.summary():
         typer.echo(line)
     typer.echo(f"report: {write_finetune_report(done.folder)}")

@@ -189,6 +189,8 @@ class FinetuneResult:
     """The content of evaluation.json: `before`, `after`, `difference` (avg@k, paired by problem), `facts`."""
     log: Sequence[Mapping[str, Any]]
     """One row per optimiser step; a metric without data is None."""
+    main_process: bool = True
+    """False in the processes that shared the training with the first one, which wrote everything."""
 
     def summary(self) -> list[str]:
         """One line per measure, before and after with 90 % intervals over problems."""
@@ -266,6 +268,7 @@ def run_finetune(
     name = "run" if isinstance(source, FinetuneSettings) else Path(str(source)).stem
     folder = Path(out) if out is not None else Path("runs") / "finetune" / name
     _require_trl()
+    _check_sources(settings)
     from accelerate import PartialState
 
     processes = PartialState(cpu=_on_cpu(settings))
@@ -282,7 +285,7 @@ def run_finetune(
         run.train(resume)
         run.finish(time.perf_counter() - started)
     evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-    return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE))
+    return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE), bool(processes.is_main_process))
 
 
 def prepare_start(settings: FinetuneSettings, folder: str | Path) -> None:
@@ -716,6 +719,16 @@ def _require_trl() -> None:
         raise ConfigError(
             "fine-tuning needs TRL, which is not installed; install this package with its llm extra, or trl==1.16.*"
         ) from error
+
+
+def _check_sources(settings: FinetuneSettings) -> None:
+    """What is not there and out of reach is said before anything heavy is loaded or anything is written."""
+    from envs.math_tasks import check_available as check_task
+    from models.causal_lm import check_available as check_model
+
+    check_model(settings.model)
+    for task in (settings.train, settings.test):
+        check_task(task.source)
 
 
 def _on_cpu(settings: FinetuneSettings) -> bool:

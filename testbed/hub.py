@@ -16,7 +16,7 @@ OFFLINE_CONFIGURATIONS = ("cpu-smoke", "cpu-moe", "gpu-arithmetic")
 """Configurations of `testbed finetune` that need nothing from the hub."""
 
 
-def hub_obstacle(seconds: float = 3.0) -> str | None:
+def hub_obstacle(seconds: float = 2.5) -> str | None:
     """Why the hub cannot be asked, or `None` if it answers within `seconds`; a proxy of the environment is used."""
     from huggingface_hub import constants, get_session
 

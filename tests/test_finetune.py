@@ -308,11 +308,17 @@ def test_a_setting_trl_does_not_know_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_hub_name_offline_is_one_sentence_soon(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="TRL is not installed")
-    path = written(tmp_path, model="Qwen/Qwen2.5-0.5B")
-    began = time.monotonic()
-    with pytest.raises(ConfigError, match="cpu-smoke"):
-        run_finetune(path, out=tmp_path / "run")
-    assert time.monotonic() - began < 5
+    for name, changes in (
+        ("model 'Qwen/Qwen2.5-0.5B'", {"model": "Qwen/Qwen2.5-0.5B"}),
+        ("data set 'openai/gsm8k'", {"test": {"source": "openai/gsm8k"}}),
+    ):
+        path = written(tmp_path, **changes)
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=f"{name}.*HF_HOME.*cpu-smoke"):
+            run_finetune(path, out=tmp_path / "run")
+        assert time.monotonic() - began < 5
+        # Whoever has found a network tries again with the same command.
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.filterwarnings("ignore")
