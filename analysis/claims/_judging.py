@@ -184,8 +184,9 @@ class Judged:
         return tuple(_without_nan(self.values.tolist()))
 
     def falsifier(self, claim: StatisticalClaim) -> dict[str, Any]:
-        """What the sabotaged variant did."""
-        return _falsifier(claim, self.sabotaged)
+        """What the sabotaged variant did, for JSON."""
+        described: dict[str, Any] = _without_nan(_falsifier(claim, self.sabotaged))
+        return described
 
 
 def judge_arms(

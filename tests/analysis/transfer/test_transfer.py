@@ -13,7 +13,7 @@ import yaml
 
 from analysis.claims import StatisticalClaim, get_claim
 from analysis.claims._claim import Falsifier
-from analysis.claims._estimands import average, difference, final
+from analysis.claims._estimands import at_matched, average, difference, final
 from analysis.transfer import TRANSFERS, LanguageModelClaim, Scale, Transfer, TransferClaim, run_transfer
 from analysis.transfer import _training as training
 from analysis.transfer._claim import Arm
@@ -194,6 +194,20 @@ def test_fewer_than_five_seeds_give_no_verdict(planted: list[Path], tmp_path: Pa
     assert outcome.language_model.verdict == "inconclusive"
     assert outcome.language_model.interval is None
     assert outcome.agreement == "undecided"
+
+
+def test_a_number_that_does_not_exist_is_missing(planted: list[Path], tmp_path: Path) -> None:
+    # The reward of these runs is 0.5 throughout: none ever reaches 0.9.
+    never = difference(at_matched("clip/fraction", "reward/mean", 0.9), of="large", minus="small")
+    claim = dataclasses.replace(CLAIM, language_model=dataclasses.replace(MODEL_SIDE, estimand=never))
+    (outcome,) = run_transfer([claim], SCALE, tmp_path / "out", jobs=1).outcomes
+    side = outcome.language_model
+    assert side.verdict == "inconclusive"
+    assert "no value in 6 of 6 seeds" in side.reason
+    (row,) = json.loads((tmp_path / "out" / "transfer.json").read_text())["claims"]
+    assert row["language_model"]["estimate"] is None
+    assert row["language_model"]["falsifier"]["estimate"] is None
+    assert "missing" in (tmp_path / "out" / "transfer.md").read_text()
 
 
 def test_a_finished_run_is_not_repeated(planted: list[Path], tmp_path: Path) -> None:
