@@ -54,6 +54,7 @@ def write_page(transfer: Transfer, path: Path) -> None:
                 ("claimed", _claimed(outcome.toy), _claimed(outcome.language_model)),
                 ("verdict", outcome.toy.verdict, outcome.language_model.verdict),
                 ("reason", outcome.toy.reason, outcome.language_model.reason),
+                ("arms, means over rollouts and seeds", _means(outcome.toy), _means(outcome.language_model)),
                 ("falsifier", _falsifier(outcome.toy), _falsifier(outcome.language_model)),
                 ("scope", outcome.toy.scope, outcome.language_model.scope),
             )
@@ -68,7 +69,7 @@ def _brief(side: Side) -> str:
 
 def _estimate(side: Side) -> str:
     if side.interval is None:
-        return f"{number(side.estimate)} [no interval], {side.seeds} seeds"
+        return f"{number(side.estimate)}, no interval, {side.seeds} seeds"
     low, high = side.interval
     shown = (number(value, width=high - low) for value in (side.estimate, low, high))
     estimate, low_shown, high_shown = shown
@@ -77,6 +78,13 @@ def _estimate(side: Side) -> str:
 
 def _claimed(side: Side) -> str:
     return f"{_SIDES[side.direction]} {number(side.threshold)} {side.unit}"
+
+
+def _means(side: Side) -> str:
+    return "; ".join(
+        f"{metric}: " + ", ".join(f"{arm} {number(value)}" for arm, value in arms.items())
+        for metric, arms in side.means.items()
+    )
 
 
 def _falsifier(side: Side) -> str:

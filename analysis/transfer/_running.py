@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from analysis.claims import Verdict, run_claim
 from analysis.claims._judging import judge_arms
+from analysis.trajectories import curve
 from analysis.transfer._claim import Arm, LanguageModelClaim, Scale, TransferClaim
 from analysis.transfer._page import summary_rows, write_page
 from analysis.transfer._training import start_folder, train, train_start, trajectories
+from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError, RunExistsError
 from testbed.progress import LateProgress
 from testbed.simulation.run import environment_facts
@@ -52,6 +54,8 @@ class Side:
     scope: str
     falsifier: Mapping[str, Any]
     per_seed: Sequence[Any]
+    means: Mapping[str, Mapping[str, float]]
+    """What the arms did: metric, arm, mean over rollouts and seeds."""
 
     @property
     def as_recorded(self) -> bool:
@@ -209,7 +213,18 @@ def _judge_toy(claim: TransferClaim, seed: int) -> Verdict:
 def _toy_side(verdict: Verdict) -> Side:
     row = verdict.to_json()
     names = [name for name in Side.__dataclass_fields__ if name in row]
-    return Side(**{name: row[name] for name in names})
+    return Side(**{name: row[name] for name in names}, means=_means(verdict.curves))
+
+
+def _means(curves: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of every curve that is a metric over the rollouts."""
+    return {
+        str(drawn["title"]): {
+            str(series["label"]): sum(series["mean"]) / len(series["mean"]) for series in drawn["series"]
+        }
+        for drawn in curves
+        if drawn["title"] in GLOSSARY
+    }
 
 
 def _judge_language_model(claim: LanguageModelClaim, folder: Path, scale: Scale, seeds: range) -> Side:
@@ -234,6 +249,7 @@ def _judge_language_model(claim: LanguageModelClaim, folder: Path, scale: Scale,
         scope=claim.scope,
         falsifier=judged.falsifier(claim),
         per_seed=judged.per_seed,
+        means=_means(curve(metric, own) for metric in claim.curves),
     )
 
 

@@ -72,9 +72,10 @@ ENTROPY_ORDER = TransferClaim(
         scope=f"{DENSE}. Entropy per token of the rollout where the mean reward of four rollouts first reaches "
         "0.35. The smallest of the three steps is judged.",
         unit="nats per token",
-        setting={"updates": 128},
+        setting={"updates": 256},
         arms={name: _betas(*betas) for name, betas in BETAS.items()},
         estimand=in_order(at_matched("entropy/mean", RECENT_REWARD, 0.35), list(BETAS)),
+        curves=("entropy/mean", "reward/mean", "band/outside_fraction"),
         statistic="smallest step",
         direction="greater",
         threshold=0.0,
@@ -117,6 +118,7 @@ MASK_SHARE = TransferClaim(
         setting={"rate": 0.1},
         arms={"erc": {"objective": "erc"}, "dapo": {"objective": "dapo"}},
         estimand=_mask_share_over_clip_share(10.0),
+        curves=("erc/masked_fraction", "clip/fraction", "entropy/mean"),
         direction="greater",
         threshold=0.0,
         planted=0.04,
@@ -125,7 +127,7 @@ MASK_SHARE = TransferClaim(
             "The band is opened so far that nothing is ever masked.",
             {"erc": {"objective": "erc(beta_low=0.999,beta_high=1000.0)"}},
         ),
-        recorded="inconclusive",
+        recorded="refuted",
         seeds=SEEDS,
     ),
     difference="every state of the toy starts with one token of probability 0.9; the language model's certainty is "
@@ -152,6 +154,7 @@ CLIP_RATIO = TransferClaim(
             "dcpo": {"objective": "dcpo(reduction=token_mean)"},
         },
         estimand=contrast(average("clip/fraction"), of="grpo", minus="dcpo", times=5.0),
+        curves=("clip/fraction", "reward/mean"),
         direction="greater",
         threshold=0.0,
         planted=0.02,
@@ -160,7 +163,7 @@ CLIP_RATIO = TransferClaim(
             "The cap on the upper bound is lowered to 1.05, which takes away the room that rare tokens are given.",
             {"dcpo": {"objective": "dcpo(reduction=token_mean,ratio_max=1.05)"}},
         ),
-        recorded="inconclusive",
+        recorded="refuted",
         seeds=SEEDS,
     ),
     difference="the share of clipped tokens that are rare decides how much DCPO's wider bounds save, and it is not "
@@ -187,13 +190,14 @@ STALENESS = TransferClaim(
         setting={"updates": 64, "share": 0.25},
         arms=AGES,
         estimand=in_order(average("clip/fraction"), list(AGES)),
+        curves=("clip/fraction", "ratio/log_abs_mean", "reward/mean"),
         statistic="smallest step",
         direction="greater",
         threshold=0.0,
         planted=0.005,
         acts=(("2", "clip/fraction"),),
         falsifier=Falsifier("The oldest rollouts are replaced by the freshest.", {"16": AGES["2"]}),
-        recorded="inconclusive",
+        recorded="reproduced",
         seeds=SEEDS,
     ),
     difference="the toy's rollouts come from the policy of that many iterations ago; the language model's age while "
@@ -226,7 +230,7 @@ EXPERTS_REWARD = TransferClaim(
         falsifier=Falsifier(
             "SAPO's gate is closed at the smallest deviation: τ = 1000 for both signs.", {"sapo": {"objective": CLOSED}}
         ),
-        recorded="inconclusive",
+        recorded="reproduced",
     ),
     language_model=LanguageModelClaim(
         id="llm/experts-reward",
@@ -240,6 +244,7 @@ EXPERTS_REWARD = TransferClaim(
         setting={"model": "experts", "passes": 1, "minibatches": 4, "updates": 96},
         arms={name: {"objective": name, "rate": rate} for name, rate in BEST_RATES.items()},
         estimand=difference(final(SUCCESS), of="sapo", minus="gspo"),
+        curves=("reward/mean", "entropy/mean", "ratio/log_abs_mean"),
         direction="greater",
         threshold=0.05,
         acts=(("gspo", "clip/fraction"),),
@@ -247,7 +252,7 @@ EXPERTS_REWARD = TransferClaim(
             "SAPO's gate is closed at the smallest deviation: τ = 1000 for both signs.",
             {"sapo": {"objective": CLOSED, "rate": BEST_RATES["sapo"]}},
         ),
-        recorded="inconclusive",
+        recorded="refuted",
         seeds=SEEDS,
     ),
     difference="the toy's sampler routes differently from its trainer; the language model's routes alike until the "

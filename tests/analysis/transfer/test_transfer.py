@@ -54,6 +54,7 @@ MODEL_SIDE = LanguageModelClaim(
     setting={"updates": 4, "passes": 2},
     arms={"large": {"objective": "dapo"}, "small": {"objective": "dapo", "rate": 0.1}},
     estimand=difference(average("clip/fraction"), of="large", minus="small"),
+    curves=("clip/fraction",),
     seeds=6,
 )
 TOY = StatisticalClaim(
@@ -178,6 +179,8 @@ def test_a_planted_effect_is_found_and_both_sides_agree(planted: list[Path], tmp
     assert outcome.language_model.interval == pytest.approx((0.09, 0.09))
     assert outcome.language_model.verdict == "reproduced"
     assert outcome.language_model.falsifier["estimate"] == 0
+    # The second update of each rollout has it: 100·1e-3 and 100·1e-4, and 0.01 a seed, 0.025 on average over six.
+    assert outcome.language_model.means["clip/fraction"] == pytest.approx({"large": 0.125, "small": 0.035})
     assert outcome.toy.verdict == "reproduced"
     assert outcome.agreement == "agree"
     assert done.changed == []
