@@ -144,25 +144,28 @@ class Automaton:
 
     def step(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Next states, `TERMINAL` where the episode ends. Any shape; `states` must not be `TERMINAL`."""
-        return self.transitions.view(-1)[states * self.vocabulary + tokens]
+        return self.transitions.view(-1)[torch.add(tokens, states, alpha=self.vocabulary)]
 
-    def draw_rewards(self, states: Tensor, tokens: Tensor, uniforms: Tensor) -> Tensor:
+    def draw_rewards(
+        self, states: Tensor, tokens: Tensor, uniforms: Tensor, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
         """Rewards of the terminal transitions `(states, tokens)`.
 
         Args:
             states: int64 `(R, B)`, the last state of each episode.
             tokens: int64 `(R, B)`, the last token.
             uniforms: float `(R, B)` in [0, 1), the only randomness used.
+            dtype: of the result; they are drawn in float64 whatever it is.
         """
-        index = states * self.vocabulary + tokens
+        index = torch.add(tokens, states, alpha=self.vocabulary)
         means = self.rewards.flatten(-2).gather(-1, index)
         if self.reward_kind == "bernoulli":
-            return (uniforms < means).to(means.dtype)
+            return (uniforms < means).to(dtype)
         if self.reward_kind == "gaussian":
             # ndtri is the inverse normal distribution function; clamp keeps u = 0 finite.
             noise = torch.special.ndtri(uniforms.clamp(1e-12, 1 - 1e-12).to(means.dtype))
-            return means + self.reward_scale * noise
-        return means
+            return (means + self.reward_scale * noise).to(dtype)
+        return means.to(dtype)
 
     def draw_success(self, states: Tensor, tokens: Tensor, uniforms: Tensor) -> Tensor:
         """Whether the episodes that end by `(states, tokens)` count as correct, bool `(R, B)`.
@@ -170,7 +173,7 @@ class Automaton:
         With the uniforms given to `draw_rewards`, a Bernoulli reward whose expectation is the success
         probability is the success itself.
         """
-        index = states * self.vocabulary + tokens
+        index = torch.add(tokens, states, alpha=self.vocabulary)
         return uniforms < self.success.flatten(-2).gather(-1, index)
 
     # -- construction --------------------------------------------------------------------------------------

@@ -58,11 +58,9 @@ class StatePolicy(Policy):
         else:
             log_policy = torch.log_softmax(distortion.of_table(self.table()), -1)
             policy = log_policy.exp()
-        cumulative = memory.cumulative.copy_(policy).cumsum_(-1)
-        cumulative = cumulative.view(replicas, -1)
-
-        here = initial_states.expand(replicas, sequences)
-        alive = torch.ones_like(here, dtype=torch.bool)
+        cumulative = memory.cumulative.copy_(policy).cumsum_(-1).view(replicas, -1)
+        start = memory.start(initial_states)
+        here, alive = start.states, start.alive
         final_states = final_tokens = here
         states: list[Tensor] = []
         tokens: list[Tensor] = []
@@ -77,10 +75,11 @@ class StatePolicy(Policy):
             current = step(final_states, final_tokens)
             alive, here = current >= 0, current.clamp(min=0)
         for position in range(written, horizon):
-            drawn = _search(cumulative, here * vocabulary, uniforms[..., position], vocabulary)
             if position == 0:  # nobody has finished yet
+                drawn = start.draw(cumulative, uniforms[..., 0])
                 final_states, final_tokens = here, drawn
             else:
+                drawn = _search(cumulative, here * vocabulary, uniforms[..., position], vocabulary)
                 here, drawn = here * alive, drawn * alive
                 final_states = torch.where(alive, here, final_states)
                 final_tokens = torch.where(alive, drawn, final_tokens)
@@ -91,8 +90,10 @@ class StatePolicy(Policy):
                 current = step(here, drawn)
                 alive = alive & (current >= 0)
                 here = current.clamp(min=0)
-        all_states, all_tokens, all_mask = _columns(states), _columns(tokens), _columns(mask)
-        index = all_states * vocabulary + all_tokens
+        all_states, all_tokens = _columns(states), _columns(tokens)
+        # One tensor throughout a run of single tokens: what depends on the mask alone need not be found out again.
+        all_mask = start.column if len(mask) == 1 and mask[0] is start.alive else _columns(mask)
+        index = torch.add(all_tokens, all_states, alpha=vocabulary)
         log_probs = _take(log_policy.flatten(-2), index)
         chosen = None
         if entropies:
@@ -151,6 +152,7 @@ class _Memory:
         self.versions: list[int] = []
         self._entropy: Tensor | None = None
         self._located: tuple[Samples, Tensor, Tensor] | None = None
+        self._start: _Start | None = None
 
     def fill(self, logits: Tensor, versions: list[int]) -> None:
         """Softmax and its logarithm."""
@@ -164,6 +166,12 @@ class _Memory:
             self._entropy = _entropy(self.log_policy, self.policy)
         return self._entropy
 
+    def start(self, initial_states: Tensor) -> _Start:
+        """Where responses begin; the same object as long as they begin in the same tensor's states."""
+        if self._start is None or self._start.initial_states is not initial_states:
+            self._start = _Start(initial_states, self.policy.shape)
+        return self._start
+
     def locate(self, samples: Samples, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Where the tokens of `samples` are in a flattened table, and their states; int64 `(R, B·T)` each.
 
@@ -173,9 +181,39 @@ class _Memory:
         """
         if self._located is None or self._located[0] is not samples:
             if index is None:
-                index = samples.states * self.policy.shape[-1] + samples.tokens
+                index = torch.add(samples.tokens, samples.states, alpha=self.policy.shape[-1])
             self._located = (samples, index.flatten(-2), samples.states.flatten(-2))
         return self._located[1:]
+
+
+class _Start:
+    """The states `(B,)` that responses begin in, and the draw of their first tokens."""
+
+    def __init__(self, initial_states: Tensor, shape: torch.Size) -> None:
+        self.initial_states = initial_states
+        self.states = initial_states.expand(shape[0], -1)
+        self.alive = torch.ones_like(self.states, dtype=torch.bool)
+        self.column = self.alive.unsqueeze(-1)
+        self._shape = shape
+        states, counts = torch.unique_consecutive(initial_states, return_counts=True)
+        first = int(states[0])
+        self._groups: tuple[slice, int] | None = None
+        if bool((counts == counts[0]).all()) and states.tolist() == list(range(first, first + len(states))):
+            self._groups = slice(first, first + len(states)), len(states)
+
+    def draw(self, cumulative: Tensor, uniforms: Tensor) -> Tensor:
+        """First tokens, int64 `(R, B)`; arguments as for `_search`."""
+        replicas, _, vocabulary = self._shape
+        if self._groups is None:
+            return _search(cumulative, self.states * vocabulary, uniforms, vocabulary)
+        # Where each state's responses stand together, a row is searched for all of them at once.
+        rows, count = self._groups
+        found = torch.searchsorted(
+            cumulative.view(self._shape)[:, rows].contiguous(),
+            uniforms.reshape(replicas, count, -1).contiguous(),
+            right=True,
+        )
+        return found.clamp_(max=vocabulary - 1).view(replicas, -1)
 
 
 @policies.register("tabular")

@@ -35,7 +35,7 @@ def advantage_names() -> list[str]:
 
 def zero_variance(rewards: Tensor) -> Tensor:
     """True for groups whose rewards are all equal, `(..., P)`; compared exactly, not through a rounded variance."""
-    return rewards.amax(-1) == rewards.amin(-1)
+    return (rewards == rewards[..., :1]).all(-1)
 
 
 @advantages.register("group_standardised")
@@ -63,8 +63,10 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
     _check_group(rewards, "group_standardised")
     centred = rewards - rewards.mean(-1, keepdim=True)
     deviation = (centred.square().sum(-1, keepdim=True) / (rewards.shape[-1] - ddof)).sqrt()
+    if epsilon:
+        deviation += epsilon
     # Nothing divided by infinity is 0, whatever the rounding of the mean.
-    return centred / (deviation + epsilon).masked_fill_(zero_variance(rewards).unsqueeze(-1), torch.inf)
+    return centred / deviation.masked_fill_(zero_variance(rewards).unsqueeze(-1), torch.inf)
 
 
 @advantages.register("group_centred")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from testbed.errors import BatchError
 
-__all__ = ["MAX_LOG_RATIO", "TokenBatch"]
+__all__ = ["MAX_LOG_RATIO", "TokenBatch", "gradient_through_clamp"]
 
 MAX_LOG_RATIO = 20.0
 """Token log-ratios are clamped to ±20: exp(20) ≈ 4.9e8 is finite in float32, and beyond it the gradient is zero."""
@@ -88,14 +88,22 @@ class TokenBatch:
                 object.__setattr__(self, name, self._checked(name, value))
 
     @classmethod
-    def trusted(cls, **fields: Any) -> TokenBatch:
+    def trusted(cls, *, like: TokenBatch | None = None, **fields: Any) -> TokenBatch:
         """A batch of tensors that a program made itself and knows to be right; nothing is checked.
 
         Tensors are float `(..., B, T)` and finite under the mask, `mask` is bool and marks a token of every batch;
         `advantages` may be `(..., B)`. Masked positions may hold anything.
+
+        Args:
+            like: an earlier batch of the same dtype. Where its mask is the very same tensor, what was found out about
+                it is taken over instead of being computed again.
+            fields: those of the class.
         """
         batch = object.__new__(cls)
-        batch.__dict__.update({item.name: item.default for item in dataclasses.fields(cls)} | fields)
+        batch.__dict__.update(_DEFAULTS)
+        batch.__dict__.update(fields)
+        if like is not None and like.mask is batch.mask:
+            batch.__dict__.update({name: like.__dict__[name] for name in _OF_MASK if name in like.__dict__})
         if batch.advantages.dim() < batch.mask.dim():
             object.__setattr__(batch, "advantages", batch._one_per_token(batch.advantages))
         if batch._has_padding:
@@ -134,11 +142,17 @@ class TokenBatch:
         """R = p / q = exp(z); `(..., B, T)`, 1 where masked."""
         return self._once("ratio", lambda: self.log_ratio.exp())
 
-    def ratio_and_clamped(self) -> tuple[Tensor, Tensor]:
-        """The ratio, and where |log p - log q| > 20 so that it has no gradient; `(..., B, T)` each."""
+    def ratio_and_difference(self) -> tuple[Tensor, Tensor]:
+        """The ratio, and log p - log q before the clamp, for `gradient_through_clamp`; `(..., B, T)` each."""
         difference = self.log_probs - self.old_log_probs
-        log_ratio = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        return log_ratio.exp(), log_ratio != difference
+        return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp_(), difference
+
+    @property
+    def opposite_advantages(self) -> Tensor:
+        """-A, `(..., B, T)`; one tensor for all policies that read these tokens, not to be changed."""
+        if "opposite" not in self._of_samples:
+            self._of_samples["opposite"] = -self.advantages
+        return self._of_samples["opposite"]
 
     @property
     def response_advantages(self) -> Tensor | None:
@@ -208,7 +222,7 @@ class TokenBatch:
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
         # What depends on the mask alone is found out once, and not again for each policy.
-        _ = self.width, self._of_mask, self._divisors, self._non_empty
+        _ = self.width, self._of_mask, self._of_samples, self._divisors, self._non_empty
         other = self._twin()
         other.__dict__.pop("_graph", None)
         if self._has_padding and not torch.compiler.is_compiling():
@@ -234,7 +248,7 @@ class TokenBatch:
                 if value is not None:
                     object.__setattr__(other, name, value[..., : self.width])
             other.__dict__.pop("_current", None)
-            for name in ("lengths", "width", "_of_mask", "_has_padding", "_divisors", "_non_empty"):
+            for name in (*_OF_MASK, "_of_samples"):
                 other.__dict__.pop(name, None)
         return other
 
@@ -269,6 +283,11 @@ class TokenBatch:
         """The mask in other forms, shared by all batches that differ in the current policy alone."""
         return {}
 
+    @cached_property
+    def _of_samples(self) -> dict[str, Tensor]:
+        """What depends on the sampled tokens, shared by all batches that differ in the current policy alone."""
+        return {}
+
     def _without_padding(self, values: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return values.masked_fill(~self.mask, 0)
@@ -283,7 +302,8 @@ class TokenBatch:
 
     def _one_per_token(self, advantages: Tensor) -> Tensor:
         # An empty response may have any advantage, NaN included.
-        per_response = advantages.where(self.lengths > 0, 0).unsqueeze(-1)
+        known = advantages.where(self.lengths > 0, 0) if self._has_padding else advantages
+        per_response = known.unsqueeze(-1)
         object.__setattr__(self, "_response_advantages", per_response)
         return per_response.expand_as(self.mask)
 
@@ -348,6 +368,16 @@ class TokenBatch:
         return torch.full_like(own, given)
 
 
+_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TokenBatch)}
+_OF_MASK = ("lengths", "width", "_counts", "_of_mask", "_has_padding", "_divisors", "_non_empty")
+
+
+def gradient_through_clamp(gradient: Tensor, difference: Tensor) -> Tensor:
+    """The gradient for log p of one for the clamped log-ratio: 0 where |log p - log q| ≥ 20."""
+    # The gradient of hardtanh is that of clamp at a third of the cost, and 0 on the bounds themselves.
+    return torch.ops.aten.hardtanh_backward(gradient, difference, -MAX_LOG_RATIO, MAX_LOG_RATIO)  # type: ignore[no-any-return]
+
+
 class _ClampedDifference(torch.autograd.Function):
     """`(log_probs - old_log_probs).clamp(-20, 20)`, 0 where `bits` is 0, in one tensor instead of three.
 
@@ -371,8 +401,7 @@ class _ClampedDifference(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (clamped,) = ctx.saved_tensors
-        # The gradient of hardtanh is that of clamp at a third of the cost, and 0 on the bounds themselves.
-        passed = torch.ops.aten.hardtanh_backward(gradient, clamped, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        passed = gradient_through_clamp(gradient, clamped)
         if ctx.bits is not None:
             if torch.is_grad_enabled():
                 passed = _KeepBits.apply(passed, ctx.bits)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch
+from testbed.batch import TokenBatch, gradient_through_clamp
 from testbed.diagnostics import ClipInterval, batch_metrics
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.reductions import reductions
@@ -382,28 +382,30 @@ def gradient_preserving_surrogate(
 
 def clipped_surrogate_gradient(batch: TokenBatch, low: Hyper, high: Hyper, ceiling: Hyper | None = None) -> Tensor:
     """dℓ/dlog p of `clipped_surrogate` on the token ratio: -rA, and 0 where the gradient is cut."""
-    ratio, cut = batch.ratio_and_clamped()
-    advantages = batch.advantages
-    pull = ratio * advantages
-    # Larger exactly where the ratio has left the interval in the direction of A.
-    cut = cut.logical_or_(pull > clamp(ratio, low, high) * advantages)
+    ratio, difference = batch.ratio_and_difference()
+    push = batch.opposite_advantages
+    weight = ratio * push
+    # Larger than the weight exactly where the ratio has left the interval in the direction of A. Numbers and not truth
+    # values, because a product takes a quarter of the time that filling takes.
+    kept = clamp(ratio, low, high).mul_(push).le_(weight)
     if ceiling is not None:
-        cut = cut | ((advantages < 0) & (ratio > ceiling))
-    return torch.where(cut, 0.0, pull.neg_())
+        kept.masked_fill_((push > 0) & (ratio > ceiling), 0)
+    return gradient_through_clamp(weight.mul_(kept), difference)
 
 
 def gradient_preserving_gradient(
     batch: TokenBatch, low: Hyper, high: Hyper, *, beta_low: Hyper, beta_high: Hyper, ceiling: Hyper | None
 ) -> Tensor:
     """dℓ/dlog p of `gradient_preserving_surrogate`; arguments as there."""
-    ratio, cut = batch.ratio_and_clamped()
+    ratio, difference = batch.ratio_and_difference()
     advantages = batch.advantages
     held_low, held_high = (tensor_like(beta * bound, ratio) for beta, bound in ((beta_low, low), (beta_high, high)))
     weight = torch.where((ratio < low) & (advantages < 0), held_low, ratio)
     weight = torch.where((ratio > high) & (advantages > 0), held_high, weight)
+    gradient = weight * batch.opposite_advantages
     if ceiling is not None:
-        cut = cut | ((advantages < 0) & (weight > ceiling))
-    return (weight * advantages).neg_().masked_fill_(cut, 0)
+        gradient.masked_fill_((advantages < 0) & (weight > ceiling), 0)
+    return gradient_through_clamp(gradient, difference)
 
 
 def clamp(values: Tensor, low: Hyper, high: Hyper) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch
+from testbed.batch import TokenBatch, gradient_through_clamp
 from testbed.objectives._base import Hyper, Objective, check_range, choose, objective
 
 
@@ -54,10 +54,10 @@ class SAPO(Objective):
         return torch.sigmoid(tau * (batch.ratio - 1)) * (-4 * batch.advantages / tau)
 
     def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        ratio, cut = batch.ratio_and_clamped()
+        ratio, difference = batch.ratio_and_difference()
         gate = torch.sigmoid(self._tau(batch) * (ratio - 1))
         weight = 4 * gate * (1 - gate) * ratio
-        return (weight * batch.advantages).neg_().masked_fill_(cut, 0)
+        return gradient_through_clamp(weight * batch.opposite_advantages, difference)
 
     def _tau(self, batch: TokenBatch) -> Tensor:
         advantages = batch.advantages if batch.response_advantages is None else batch.response_advantages

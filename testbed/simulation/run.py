@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def claim_folder(path: str | Path) -> Path:
     return folder
 
 
+@cache
 def environment_facts() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
     packages = ("policy-objective-testbed", "torch", "numpy", "scipy", "gymnasium", "pandas")

@@ -40,15 +40,16 @@ class UniformStreams:
         ]
         self._rows = max(1, _BUFFER // max(1, width * len(distinct)))
         self._width = width
-        self._buffer = np.empty((self._rows, len(distinct), width))
+        # One row more than is used: replicas a power of two apart would compete for the same lines of the cache.
+        self._buffer = np.empty((len(distinct), self._rows + 1, width))
         self._used = self._rows
 
     def next(self) -> Tensor:
         """float64 `(R, width)` in [0, 1)."""
         if self._used == self._rows:
-            for index, generator in enumerate(self._generators):
-                self._buffer[:, index] = generator.random((self._rows, self._width))
+            for generator, rows in zip(self._generators, self._buffer, strict=True):
+                generator.random(out=rows[:-1])
             self._used = 0
-        row = torch.from_numpy(self._buffer[self._used])
+        row = torch.from_numpy(self._buffer[:, self._used])
         self._used += 1
         return row[self._gather] if self._paired else row

@@ -83,9 +83,12 @@ class Training:
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
         self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
         self._mismatch = None if settings.mismatch is None else make_mismatch(settings.mismatch)
-        numbers = 0 if self._mismatch is None else self._mismatch.numbers(policy, sequences, spec.horizon)
-        self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1)
+        self._noise = None
+        if self._mismatch is not None:
+            numbers = self._mismatch.numbers(policy, sequences, spec.horizon)
+            self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1)
         self._parts = [_part(spec.prompts, settings, index) for index in range(settings.minibatches)]
+        self._batches: list[TokenBatch] = []
 
     def run(self) -> Iterator[Row | None]:
         """Train; yields one item per rollout, a `Row` where one is due, after a first row for the initial policy."""
@@ -106,28 +109,27 @@ class Training:
         uniforms = self._uniforms.next()
         samples, sampler_log_probs = self._rollout(uniforms[:, : sequences * horizon].view(self._shape))
         rewards = self.spec.draw_rewards(
-            samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :]
-        ).to(samples.log_probs.dtype)
+            samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :], samples.log_probs.dtype
+        )
         groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
         advantages = self._advantages(groups).view(replicas, sequences)
 
-        # The first rollout is checked; the same code makes the others, and exact metrics refuse a diverged policy.
-        make_batch = TokenBatch.trusted if self.updates else TokenBatch
-        batches = [
-            (
-                part_samples := _take_sequences(samples, part),
-                make_batch(
-                    log_probs=part_samples.log_probs,
-                    old_log_probs=part_samples.log_probs,
-                    advantages=advantages if part is None else advantages[:, part],
-                    mask=part_samples.mask,
-                    entropies=part_samples.entropies,
-                    old_entropies=part_samples.entropies,
-                    sampler_log_probs=_columns(sampler_log_probs, part),
-                ),
-            )
-            for part in self._parts
-        ]
+        batches: list[tuple[Samples, TokenBatch]] = []
+        for number, part in enumerate(self._parts):
+            part_samples = _take_sequences(samples, part)
+            fields = {
+                "log_probs": part_samples.log_probs,
+                "old_log_probs": part_samples.log_probs,
+                "advantages": advantages if part is None else advantages[:, part],
+                "mask": part_samples.mask,
+                "entropies": part_samples.entropies,
+                "old_entropies": part_samples.entropies,
+                "sampler_log_probs": _columns(sampler_log_probs, part),
+            }
+            # The first rollout is checked; the same code makes the others, and exact metrics refuse a diverged policy.
+            batch = TokenBatch.trusted(like=self._batches[number], **fields) if self._batches else TokenBatch(**fields)
+            batches.append((part_samples, batch))
+        self._batches = [batch for _, batch in batches]
         recorder = _UpdateRecorder(self.settings) if record else None
         for _ in range(self.settings.epochs):
             for part_samples, batch in batches:
@@ -150,6 +152,7 @@ class Training:
             ages = range(self.settings.staleness + self._writers, self.settings.staleness, -1)
             writers = [self._past[max(0, len(self._past) - age)] for age in ages]
         if self._mismatch is not None:
+            assert self._noise is not None
             normals = torch.special.ndtri(self._noise.next().clamp(1e-12, 1 - 1e-12))
             drawn = self._mismatch.sample(
                 writers[0], self._initial_states, self.spec.step, uniforms, normals, entropies=entropies
