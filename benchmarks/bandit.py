@@ -14,6 +14,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
+import shutil
 from collections.abc import Callable
 
 import torch
@@ -24,9 +25,12 @@ from testbed.simulation import simulate
 
 REPLICAS = 256
 PLAIN, ONE, MANY = "plain torch loop, 1 seed", "simulate, 1 replica", f"simulate, {REPLICAS} replicas"
+COMPILED = f"{MANY}, compiled"
 
 
-def simulated(replicas: int, steps: int, *, arms: int = ARMS, env: str = "", group_size: int = GROUP) -> float:
+def simulated(
+    replicas: int, steps: int, *, arms: int = ARMS, env: str = "", group_size: int = GROUP, compile: bool = False
+) -> float:
     """The project's own program; its table has the first and the last step only."""
     simulate(
         f"ppo(clip_low={CLIP},clip_high={CLIP})",
@@ -36,6 +40,7 @@ def simulated(replicas: int, steps: int, *, arms: int = ARMS, env: str = "", gro
         group_size=group_size,
         epochs=UPDATES,
         metrics_every=steps,
+        compile=compile,
     )
     return replicas * steps * UPDATES
 
@@ -49,16 +54,19 @@ def programs() -> dict[str, Callable[[], float]]:
     found[f"JAX, {REPLICAS} seeds, inverse-CDF draws"] = jax_program("inverse")
     found[ONE] = lambda: simulated(1, 1000)
     found[MANY] = lambda: simulated(REPLICAS, 1000)
+    if shutil.which("g++") is not None:
+        found[COMPILED] = lambda: simulated(REPLICAS, 1000, compile=True)
     return {name: program for name, program in found.items() if program is not None}
 
 
 def comparison(timings: dict[str, Timing]) -> str:
-    many = timings[MANY]
+    ours = [name for name in (MANY, COMPILED) if name in timings]
     rows = [
-        [name, f"{timing.median:,.0f}", f"{timing.over(timings[PLAIN]):,.2f}", f"{many.over(timing):,.2f}"]
+        [name, f"{timing.median:,.0f}", *(f"{timings[own].over(timing):,.2f}" for own in ours)]
         for name, timing in timings.items()
     ]
-    return markdown_table(["program", "replica-updates/s", "over the plain loop", f"{REPLICAS} replicas over it"], rows)
+    head = [f"{own.removeprefix('simulate, ')} over it" for own in ours]
+    return markdown_table(["program", "replica-updates/s", *head], rows)
 
 
 def limits() -> str:

@@ -10,9 +10,10 @@ Legend for shapes: `R` any leading replica dimensions, `S` states, `V` vocabular
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -141,6 +142,18 @@ class Automaton:
             success=torch.stack([tables.success for tables in drawn]),
             initial_logits=torch.stack([tables.initial_logits for tables in drawn]),
         )
+
+    def to(self, device: torch.device | str) -> Automaton:
+        """The same automaton with its tables on a device; itself where they are there already."""
+        if self.transitions.device == torch.device(device):
+            return self
+        other = copy.copy(self)
+        # Not `replace`, which would check tables again that have not changed.
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                object.__setattr__(other, item.name, value.to(device))
+        return other
 
     def step(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Next states, `TERMINAL` where the episode ends. Any shape; `states` must not be `TERMINAL`."""

@@ -55,7 +55,7 @@ class LowRankPolicy(StatePolicy):
             torch.randn(shape, generator=generator, dtype=torch.float64)
             for shape in ((states, rank), (rank, vocabulary))
         )
-        self.features, self.weights = ((entries * scale).to(logits.dtype).repeat(replicas, 1, 1) for entries in drawn)
+        self.features, self.weights = ((entries * scale).to(logits).repeat(replicas, 1, 1) for entries in drawn)
         self.offset = logits.detach() - self.features @ self.weights
         self.parameters = [self.features, self.weights]
 

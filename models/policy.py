@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "Samples",
     "Step",
+    "Weigh",
     "make_policy",
     "policies",
     "policy_names",
@@ -31,6 +32,10 @@ __all__ = [
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """(states, tokens) to next states, negative where the episode ends."""
+
+
+Weigh = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+"""(log-probabilities, entropies) of tokens to the weights of both in a gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +123,8 @@ class Policy(ABC):
     """Tensors `(R, …)`; an optimiser changes them in place."""
     samples_exactly: bool = True
     """Whether `sample` finds the log-probabilities of `evaluate` bit for bit, or only up to rounding."""
+    has_fused_gradient: bool = False
+    """Whether `fused_gradient` exists."""
     router_shape: tuple[int, int] | None = None
     """(L, E): layers and experts per layer of a policy that routes; `None` for one that does not."""
 
@@ -166,6 +173,22 @@ class Policy(ABC):
     @abstractmethod
     def snapshot(self) -> Self:
         """A copy whose parameters no longer change with this one's."""
+
+    def places(self, samples: Samples) -> tuple[Tensor, ...]:
+        """What `fused_gradient` has to know of the samples."""
+        raise NotImplementedError(f"{type(self).__name__} has no fused gradient")
+
+    def fused_gradient(self, places: tuple[Tensor, ...], weigh: Weigh, *, entropies: bool) -> Sequence[Tensor]:
+        """`evaluate` and `gradient` in one expression without memory, which a compiler can fuse.
+
+        Only where `has_fused_gradient`.
+
+        Args:
+            places: of the samples.
+            weigh: maps log-probabilities and entropies, `(R, B·T)` each, to the weights that `gradient` takes.
+            entropies: whether it wants the second.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fused gradient")
 
     def recompute(self, samples: Samples, *, entropies: bool) -> Samples:
         """The same responses with this policy's log-probabilities and entropies in place of the sampler's."""

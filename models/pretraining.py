@@ -70,7 +70,8 @@ def pretrain_on_table(
     shape = (initial_states.numel(), episodes.horizon)
 
     def divergence() -> tuple[list[Tensor], Tensor]:
-        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).expand(policy.shape[0], *shape)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).to(logits.device)
+        uniforms = uniforms.expand(policy.shape[0], *shape)
         samples = target.sample(initial_states, episodes.step, uniforms, entropies=False)
         leaves, rows = policy.distributions(samples)
         index = samples.states.flatten(1).unsqueeze(-1).expand(-1, -1, rows.shape[-1])

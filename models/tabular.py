@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.policy import EXACT, Distortion, Policy, Samples, Step, policies
+from models.policy import EXACT, Distortion, Policy, Samples, Step, Weigh, policies
 
 __all__ = ["StatePolicy", "TabularPolicy"]
 
@@ -21,6 +21,7 @@ class StatePolicy(Policy):
     so a training loop needs automatic differentiation only for its objective.
     """
 
+    has_fused_gradient = True
     _memory: _Memory | None = None
 
     @abstractmethod
@@ -51,7 +52,7 @@ class StatePolicy(Policy):
     ) -> Samples:
         """Inverse-distribution-function sampling, all replicas and sequences at once."""
         replicas, _, vocabulary = self.shape
-        _, sequences, horizon = uniforms.shape
+        horizon = uniforms.shape[-1]
         memory = self._current()
         if distortion is EXACT:
             log_policy, policy = memory.log_policy, memory.policy
@@ -128,6 +129,26 @@ class StatePolicy(Policy):
                 per_state.zero_().squeeze(-1).scatter_add_(-1, states, entropy_weights.flatten(-2)).unsqueeze(-1)
             )
             gradient -= per_state * memory.policy * (memory.log_policy + memory.entropy().unsqueeze(-1))
+        return self.chain(gradient)
+
+    def places(self, samples: Samples) -> tuple[Tensor, ...]:
+        """Positions in a flattened table, and states; int64 `(R, B·T)` each."""
+        return self._current().locate(samples)
+
+    def fused_gradient(self, places: tuple[Tensor, ...], weigh: Weigh, *, entropies: bool) -> Sequence[Tensor]:
+        """The same softmax, gathers, scatters and sums, without buffers."""
+        index, states = places
+        log_policy = torch.log_softmax(self.table(), -1)
+        policy = log_policy.exp()
+        entropy = _entropy(log_policy, policy) if entropies else None
+        weights, entropy_weights = weigh(
+            log_policy.flatten(-2).gather(-1, index), None if entropy is None else entropy.gather(-1, states)
+        )
+        scattered = torch.zeros_like(policy).flatten(-2).scatter_add(-1, index, weights).view_as(policy)
+        gradient = scattered - policy * scattered.sum(-1, keepdim=True)
+        if entropy is not None and entropy_weights is not None:
+            per_state = torch.zeros_like(entropy).scatter_add(-1, states, entropy_weights).unsqueeze(-1)
+            gradient = gradient - per_state * policy * (log_policy + entropy.unsqueeze(-1))
         return self.chain(gradient)
 
     def _current(self) -> _Memory:

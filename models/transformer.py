@@ -107,7 +107,7 @@ class TransformerPolicy(Policy):
         generator = torch.Generator().manual_seed(seed)
         self.weights = {
             name: (torch.randn(shape, generator=generator, dtype=torch.float64) * scale)
-            .to(logits.dtype)
+            .to(logits)
             .expand(self.shape[0], *shape)
             .contiguous()
             for name, (shape, scale) in self._weight_shapes().items()
@@ -155,10 +155,9 @@ class TransformerPolicy(Policy):
         self._check_initial(initial_states)
         shape = (replicas, sequences, horizon)
         current = initial_states.expand(replicas, sequences)
-        states = torch.zeros(shape, dtype=torch.int64)
-        tokens = torch.zeros(shape, dtype=torch.int64)
-        mask = torch.zeros(shape, dtype=torch.bool)
-        log_probs = torch.zeros(shape, dtype=self.parameters[0].dtype)
+        log_probs = self.parameters[0].new_zeros(shape)
+        states, tokens = (torch.zeros_like(log_probs, dtype=torch.int64) for _ in range(2))
+        mask = torch.zeros_like(log_probs, dtype=torch.bool)
         chosen_entropies = torch.zeros_like(log_probs) if entropies else None
         routes: list[Tensor] = []
         final_states, final_tokens = current.clone(), torch.zeros_like(current)
@@ -287,9 +286,9 @@ class TransformerPolicy(Policy):
         """
         replicas, sequences, count = inputs.shape
         rows = weights["embedding"].shape[1]
-        offsets = torch.arange(0, replicas * rows, rows).view(-1, 1, 1)
+        offsets = torch.arange(0, replicas * rows, rows, device=inputs.device).view(-1, 1, 1)
         stream = F.embedding(inputs + offsets, weights["embedding"].view(-1, self.width))
-        stream += sinusoids(start, count, self.width).to(stream.dtype)
+        stream += sinusoids(start, count, self.width).to(stream)
         stream = stream.view(replicas, sequences * count, self.width)
         head_width = self.width // self.heads
         for layer in range(self.layers):
@@ -337,7 +336,7 @@ class TransformerPolicy(Policy):
 
     def _empty_cache(self, sequences: int, horizon: int) -> _Cache:
         shape = (self.layers, self.shape[0] * sequences, self.heads, horizon, self.width // self.heads)
-        return _Cache(*(torch.empty(shape, dtype=self.parameters[0].dtype) for _ in range(2)))
+        return _Cache(*(self.parameters[0].new_empty(shape) for _ in range(2)))
 
     def _with_weights(self, weights: dict[str, Tensor]) -> Self:
         other = copy.copy(self)

@@ -216,6 +216,11 @@ class TokenBatch:
             )
         return tuple(getattr(self, name) for name in names)
 
+    def prepared(self) -> TokenBatch:
+        """Itself, with everything found out that does not depend on the current policy: a compiler needs that."""
+        _ = self.width, self._of_mask, self._divisors, self._non_empty, self.opposite_advantages
+        return self
+
     def with_current(self, log_probs: Tensor, entropies: Tensor | None = None) -> TokenBatch:
         """The same sampled tokens under another current policy, without validating again.
 

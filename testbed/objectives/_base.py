@@ -237,6 +237,11 @@ class Wrapper(Objective):
                 )
             inner = inner.wrapped
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether both have one: a wrapper's is made from its base's."""
+        return super().has_closed_form and self.wrapped.has_closed_form
+
     def hyper_parameters(self) -> dict[str, Any]:
         changed = super().hyper_parameters()
         if self.reduction == self.wrapped.reduction:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from models.policy import Policy, Samples
 from testbed.batch import TokenBatch
+from testbed.errors import ConfigError
 from testbed.objectives import Objective
 
-__all__ = ["LossGradient"]
+__all__ = ["CompiledGradient", "LossGradient"]
 
 
 class LossGradient:
@@ -36,7 +42,7 @@ class LossGradient:
             with torch.no_grad():
                 weights = self._objective.log_prob_gradient(batch)
                 if weights is not None:
-                    return weights * self._weights_of_reduction(batch), None
+                    return weights * self.weights_of_reduction(batch), None
         return self._from_leaves(batch)
 
     def _from_leaves(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
@@ -49,7 +55,8 @@ class LossGradient:
         weights = torch.zeros_like(log_probs) if found[0] is None else found[0]
         return weights, found[1] if len(found) > 1 else None
 
-    def _weights_of_reduction(self, batch: TokenBatch) -> Tensor:
+    def weights_of_reduction(self, batch: TokenBatch) -> Tensor:
+        """∂L/∂ℓ of every token, `(R, B, T)`."""
         # They depend on the mask alone: one graph per rollout, and one per run where nothing is ever masked.
         if batch.mask is not self._mask:
             self._mask = batch.mask
@@ -58,3 +65,67 @@ class LossGradient:
                 self._reduction_weights = self._objective.reduction_weights(batch)
             self._full_shape = batch.mask.shape if full else None
         return self._reduction_weights
+
+
+class CompiledGradient:
+    """The gradient of a policy's parameters for an objective, compiled into one program.
+
+    The same arithmetic as `Policy.evaluate`, `LossGradient` and `Policy.gradient` one after the other, in another order
+    of sums. The first call takes some seconds; programs are kept for as long as the process lives.
+
+    Args:
+        objective: whose loss is differentiated; it has a closed form.
+        policy: whose parameters; it has a fused gradient.
+
+    Raises:
+        ConfigError: one of them lacks what it needs.
+    """
+
+    def __init__(self, objective: Objective, policy: Policy) -> None:
+        if not policy.has_fused_gradient:
+            raise ConfigError(
+                f"compile is on, but {type(policy).__name__} has no fused gradient; choose another model, or switch "
+                "compile off"
+            )
+        if not objective.has_closed_form:
+            raise ConfigError(
+                f"compile is on, but {objective.label()} states no closed form of its gradient; switch compile off"
+            )
+        self._objective, self._policy = objective, policy
+        self._loss_gradient = LossGradient(objective)
+
+    def __call__(self, samples: Samples, batch: TokenBatch) -> Sequence[Tensor]:
+        """One gradient per parameter.
+
+        Args:
+            samples: the tokens.
+            batch: the same tokens; its current policy is not read.
+        """
+        with torch.no_grad():
+            gradients: Sequence[Tensor] = _program()(
+                self._policy,
+                self._objective,
+                self._policy.places(samples),
+                batch.prepared(),
+                self._loss_gradient.weights_of_reduction(batch),
+            )
+            return gradients
+
+
+@cache
+def _program() -> Callable[..., Any]:
+    # Shapes are fixed within a run; a program for any shape would be slower.
+    return torch.compile(_gradient, fullgraph=True, dynamic=False)
+
+
+def _gradient(
+    policy: Policy, objective: Objective, places: tuple[Tensor, ...], batch: TokenBatch, reduction_weights: Tensor
+) -> Sequence[Tensor]:
+    def weigh(log_probs: Tensor, found: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        shape = reduction_weights.shape
+        current = batch.with_current(log_probs.view(shape), None if found is None else found.view(shape))
+        weights = objective.log_prob_gradient(current)
+        assert weights is not None
+        return (weights * reduction_weights).flatten(-2), None
+
+    return policy.fused_gradient(places, weigh, entropies="entropies" in objective.needs)

@@ -81,9 +81,13 @@ class ExactMeasurement:
     def _table(self, policy: Policy) -> Tensor | None:
         """Log-probabilities in every state of `_spec`."""
         if self._tree is None:
-            return policy.log_policy()
+            table = policy.log_policy()
+            return None if table is None else table.cpu()
+        device = policy.parameters[0].device
         return self._tree.tabulate(
-            lambda prompts, prefixes: policy.next_log_probs(self._prompt_states[prompts], prefixes)
+            lambda prompts, prefixes: policy.next_log_probs(
+                self._prompt_states[prompts].to(device), prefixes.to(device)
+            ).cpu()
         )
 
 

@@ -15,11 +15,24 @@ from envs import make_spec
 from envs.automaton import Automaton
 from models import make_policy
 from models.policy import Episodes
+from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
 
-__all__ = ["CHUNK_ELEMENTS", "Part", "Setup", "compute", "per_replica_elements", "table_seed", "with_hyper_parameters"]
+__all__ = [
+    "CHUNK_ELEMENTS",
+    "Part",
+    "Setup",
+    "check_device",
+    "chunk_elements",
+    "compute",
+    "episodes_on",
+    "on_device",
+    "per_replica_elements",
+    "table_seed",
+    "with_hyper_parameters",
+]
 
 CHUNK_ELEMENTS = 1 << 16
 """Entries of the largest tensor touched in an update; about what stays in a core's cache."""
@@ -37,6 +50,8 @@ class Setup:
         model: the policy.
         settings: the loop, without what varies from replica to replica.
         sampled_metrics: whether the metrics of the sampled batches are recorded beside the exact ones.
+        device: where the policy is.
+        compile: whether gradients are computed by a compiled program.
     """
 
     objective: str | Objective
@@ -45,6 +60,8 @@ class Setup:
     model: str
     settings: Mapping[str, Any]
     sampled_metrics: bool
+    device: str = "cpu"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,8 @@ def compute(part: Part) -> pd.DataFrame:
 def _compute(part: Part) -> pd.DataFrame:
     setup = part.setup
     tensors = {
-        name: torch.tensor(values, dtype=_DTYPE).view(-1, 1, 1) for name, values in part.hyper_parameters.items()
+        name: torch.tensor(values, dtype=_DTYPE, device=setup.device).view(-1, 1, 1)
+        for name, values in part.hyper_parameters.items()
     }
     objective = with_hyper_parameters(make_objective(setup.objective), {**setup.hyper_parameters, **tensors})
     settings = dict(setup.settings)
@@ -95,10 +113,18 @@ def _compute(part: Part) -> pd.DataFrame:
         settings["learning_rate"] = torch.tensor(part.learning_rates, dtype=_DTYPE)
     loop = Settings(**settings)
     spec = _tables(part)
-    episodes = Episodes(spec.initial_states, spec.step, spec.horizon)
-    policy = make_policy(setup.model, spec.initial_logits.to(_DTYPE), episodes)
+    policy = make_policy(
+        setup.model, spec.initial_logits.to(setup.device, _DTYPE), episodes_on(spec, torch.device(setup.device))
+    )
     training = Training(
-        objective, spec, policy, loop, part.seeds, part.master_seed, sampled_metrics=setup.sampled_metrics
+        objective,
+        spec,
+        policy,
+        loop,
+        part.seeds,
+        part.master_seed,
+        sampled_metrics=setup.sampled_metrics,
+        compile=setup.compile,
     )
     return _frame(part, [row for row in training.run() if row is not None], loop)
 
@@ -166,6 +192,47 @@ def with_hyper_parameters(objective: Objective, values: Mapping[str, Any]) -> Ob
             raise KeyError(next(iter(rest)))
         mine["base"] = with_hyper_parameters(base, rest)
     return replace(objective, **mine) if mine else objective
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: no such device, or none on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device is {name!r}, which cannot be used here ({reason}); expected 'cpu', or an accelerator that torch "
+            "finds, such as 'cuda'"
+        ) from error
+    return device
+
+
+def chunk_elements(device: torch.device | str) -> int:
+    """Entries of the largest tensor of a chunk: what a core's cache holds, or enough to keep an accelerator busy."""
+    return CHUNK_ELEMENTS if torch.device(device).type == "cpu" else CHUNK_ELEMENTS << 8
+
+
+def episodes_on(spec: Automaton, device: torch.device) -> Episodes:
+    """An environment as a policy on that device sees it."""
+    there = spec.to(device)
+    return Episodes(there.initial_states, there.step, there.horizon)
+
+
+def on_device(objective: Objective, device: torch.device) -> Objective:
+    """The objective with its tensors on a device."""
+    moved: dict[str, Any] = {}
+    for item in fields(objective):
+        value = getattr(objective, item.name)
+        if isinstance(value, Tensor):
+            moved[item.name] = value.to(device)
+        elif isinstance(value, Objective):
+            moved[item.name] = on_device(value, device)
+    return replace(objective, **moved) if moved else objective
 
 
 def per_replica_elements(spec: Automaton, group_size: int) -> int:

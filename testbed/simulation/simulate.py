@@ -13,12 +13,18 @@ from torch import Tensor
 
 from envs import make_spec
 from envs.automaton import Automaton
-from models import Episodes, make_policy
+from models import make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
-from testbed.simulation.parts import CHUNK_ELEMENTS as _CHUNK_ELEMENTS
-from testbed.simulation.parts import per_replica_elements, table_seed
+from testbed.simulation.parts import (
+    check_device,
+    chunk_elements,
+    episodes_on,
+    on_device,
+    per_replica_elements,
+    table_seed,
+)
 from testbed.simulation.run import Run, environment_facts
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
@@ -51,6 +57,8 @@ def simulate(
     partial: int | None = None,
     metrics_every: int = 1,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    compile: bool = False,
 ) -> Run:
     """Train policies on a toy environment, all seeds at once, and measure them exactly.
 
@@ -82,6 +90,10 @@ def simulate(
         partial: how much of a response a rollout writes, see `testbed.simulation.Settings`.
         metrics_every: rollouts between two rows of the table.
         dtype: floating-point type of the policy and the objective; exact metrics are float64 always.
+        device: where policies are trained, such as `cuda`. Random numbers are drawn on the processor, so every device
+            sees the same; results differ by the rounding of its sums, which accelerators do not even repeat.
+        compile: whether gradients are computed by a program that `torch.compile` makes, which takes seconds and a C++
+            compiler; for tabular policies and objectives with a closed form. It changes rounding as well.
 
     Returns:
         A `Run`; `run.table` has one row per objective, replica and recorded step. Row 0 is the initial policy, where
@@ -89,7 +101,8 @@ def simulate(
 
     Raises:
         UnknownNameError: no such objective, environment, model, optimiser or advantage.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, there is no such device, or `compile` cannot serve the objective or
+            the model.
 
     Warns:
         SimulationWarning: every ratio stayed 1, so that objectives which differ only by clipping cannot be told apart.
@@ -121,21 +134,23 @@ def simulate(
     if isinstance(learning_rate, Tensor) and learning_rate.shape != (seeds,):
         raise ConfigError(f"learning_rate has shape {tuple(learning_rate.shape)}; expected ({seeds},), one per seed")
 
-    chunk = _chunk_size(spec, settings, seeds)
+    place = check_device(device)
+    chunk = _chunk_size(spec, settings, seeds, place)
     if isinstance(learning_rate, Tensor) or any(_has_tensor(item) for item in objectives):
         chunk = seeds
-    episodes = Episodes(spec.initial_states, spec.step, spec.horizon)
+    episodes = episodes_on(spec, place)
     frames: list[pd.DataFrame] = []
     largest = 0.0
     labels = _distinct([item.label() for item in objectives])
     with LateProgress("simulating", len(objectives) * -(-seeds // chunk) * (steps + 1)) as progress:
-        for index, (item, label) in enumerate(zip(objectives, labels, strict=True)):
+        for index, (given, label) in enumerate(zip(objectives, labels, strict=True)):
+            item = on_device(given, place)
             for start in range(0, seeds, chunk):
                 numbers = list(range(start, min(start + chunk, seeds)))
                 tables = spec.for_seeds([table_seed(seed, number) for number in numbers])
-                logits = _initial_logits(tables, initial, numbers).to(dtype)
+                logits = _initial_logits(tables, initial, numbers).to(place, dtype)
                 policy = make_policy(model, logits, episodes)
-                training = Training(item, tables, policy, settings, numbers, seed)
+                training = Training(item, tables, policy, settings, numbers, seed, compile=compile)
                 rows = []
                 for row in training.run():
                     progress.advance()
@@ -151,7 +166,8 @@ def simulate(
             stacklevel=2,
         )
     table = pd.concat(frames, ignore_index=True)
-    return Run(table, _facts(labels, spec, model, seeds, seed, settings, dtype))
+    facts = _facts(labels, spec, model, seeds, seed, settings, dtype)
+    return Run(table, facts | {"device": str(place), "compile": compile})
 
 
 def _initial_logits(spec: Automaton, initial: Tensor | None, numbers: list[int]) -> Tensor:
@@ -168,8 +184,8 @@ def _initial_logits(spec: Automaton, initial: Tensor | None, numbers: list[int])
     )
 
 
-def _chunk_size(spec: Automaton, settings: Settings, seeds: int) -> int:
-    return max(1, min(seeds, _CHUNK_ELEMENTS // per_replica_elements(spec, settings.group_size)))
+def _chunk_size(spec: Automaton, settings: Settings, seeds: int, device: torch.device) -> int:
+    return max(1, min(seeds, chunk_elements(device) // per_replica_elements(spec, settings.group_size)))
 
 
 def _has_tensor(objective: Objective) -> bool:

@@ -22,6 +22,7 @@ class UniformStreams:
         seeds: the number of each replica's seed; equal numbers give equal streams, which is how objectives are paired.
         width: how many numbers a replica needs per row.
         purpose: a further key, so that two uses of the same seed do not share numbers.
+        device: where the numbers are handed out; they are drawn on the processor, so that every device sees the same.
 
     Example:
         >>> first = UniformStreams(0, [4, 5], width=3).next()
@@ -29,11 +30,20 @@ class UniformStreams:
         True
     """
 
-    def __init__(self, seed: int, seeds: Sequence[int], width: int, purpose: int = 0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        seeds: Sequence[int],
+        width: int,
+        purpose: int = 0,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
         distinct = sorted(set(seeds))
         position = {number: index for index, number in enumerate(distinct)}
         self._gather = torch.tensor([position[number] for number in seeds])
         self._paired = len(distinct) != len(seeds)
+        self._device = torch.device(device)
         self._generators = [
             np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, number, purpose))))
             for number in distinct
@@ -52,4 +62,4 @@ class UniformStreams:
             self._used = 0
         row = torch.from_numpy(self._buffer[:, self._used])
         self._used += 1
-        return row[self._gather] if self._paired else row
+        return (row[self._gather] if self._paired else row).to(self._device)

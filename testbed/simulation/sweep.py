@@ -23,7 +23,14 @@ from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import Objective, make_objective
 from testbed.registry import parse_call
 from testbed.simulation.axes import Axis, Range, parse_axis, sobol
-from testbed.simulation.parts import CHUNK_ELEMENTS, Part, Setup, per_replica_elements, with_hyper_parameters
+from testbed.simulation.parts import (
+    Part,
+    Setup,
+    check_device,
+    chunk_elements,
+    per_replica_elements,
+    with_hyper_parameters,
+)
 from testbed.simulation.run import environment_facts
 from testbed.simulation.settings import Settings
 
@@ -118,6 +125,10 @@ class Sweep:
     """Whether ratios, clip shares and gradient norms are recorded beside the exact metrics; about doubles the time."""
     chunk: int | None = None
     """Replicas trained at once; None: as many as stay in a core's cache."""
+    device: str = "cpu"
+    """Where policies are trained, such as `cuda`; random numbers are the same everywhere, rounding is not."""
+    compile: bool = False
+    """Whether gradients are computed by a compiled program, see `simulate`."""
 
     def __post_init__(self) -> None:
         axes = tuple(parse_axis(item) if isinstance(item, str) else item for item in self.vary)
@@ -128,6 +139,7 @@ class Sweep:
             if (value is None and optional) or (isinstance(value, int) and value >= least and value is not True):
                 continue
             raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        check_device(self.device)
         names = [axis.name for axis in axes]
         for name in names:
             if names.count(name) > 1:
@@ -244,7 +256,7 @@ class Sweep:
             jobs: worker processes.
         """
         largest = max((per_replica_elements(spec, group) for spec, group in self._shapes()), default=1)
-        chunk = self.chunk or max(1, CHUNK_ELEMENTS // largest)
+        chunk = self.chunk or max(1, chunk_elements(self.device) // largest)
         replicas = self.cell_count * self.seeds
         steps = [int(value) for value in self._values_of("steps")]
         records = max(-(-step // self._metrics_every) for step in steps) + 1
@@ -308,7 +320,8 @@ class Sweep:
         number = 0
         for setup, members in self._groups():
             spec = make_spec(setup.env, **members[0][2])
-            size = self.chunk or max(1, CHUNK_ELEMENTS // per_replica_elements(spec, setup.settings["group_size"]))
+            elements = per_replica_elements(spec, setup.settings["group_size"])
+            size = self.chunk or max(1, chunk_elements(self.device) // elements)
             # Seeds vary slowest: a block mostly shares one seed, whose random numbers are then drawn once for it.
             total = len(members) * self.seeds
             for start in range(0, total, size):
@@ -378,6 +391,8 @@ class Sweep:
             model=whole["model"],
             settings=settings,
             sampled_metrics=self.sampled_metrics,
+            device=self.device,
+            compile=self.compile,
         )
         return setup, per_replica, parameters
 

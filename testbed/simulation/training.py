@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from testbed.advantages import zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
-from testbed.simulation.gradients import LossGradient
+from testbed.simulation.gradients import CompiledGradient, LossGradient
 from testbed.simulation.measurement import ExactMeasurement
 from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
 from testbed.simulation.settings import Settings
@@ -40,7 +41,7 @@ class Row:
 
 
 class Training:
-    """One objective on one environment, over replicas.
+    """One objective on one environment, over replicas, on the device of the policy.
 
     Args:
         objective: what is minimised.
@@ -51,6 +52,10 @@ class Training:
         master_seed: changes all of them.
         sampled_metrics: whether recorded steps also measure the sampled batches of their updates, which costs about
             as much as the updates.
+        compile: whether gradients are computed by one compiled program.
+
+    Raises:
+        ConfigError: `compile` with a policy or an objective that cannot be.
     """
 
     def __init__(
@@ -63,9 +68,12 @@ class Training:
         master_seed: int,
         *,
         sampled_metrics: bool = True,
+        compile: bool = False,
     ) -> None:
+        device = policy.parameters[0].device
         self.objective = objective
-        self.spec = spec
+        self.spec = spec.to(device)
+        self._measured_spec = spec
         self.policy = policy
         self.settings = settings
         self.largest_log_ratio = 0.0
@@ -73,12 +81,13 @@ class Training:
         self._sampled_metrics = sampled_metrics
         sequences = spec.prompts * settings.group_size
         self._shape = (len(seeds), sequences, spec.horizon)
-        self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1))
-        self._initial_states = spec.initial_states.repeat_interleave(settings.group_size)
+        self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1), device=device)
+        self._initial_states = self.spec.initial_states.repeat_interleave(settings.group_size)
         estimator = advantage_estimators[settings.resolve_advantage(objective.advantage)]
         self._advantages: Callable[[Tensor], Tensor] = estimator() if isinstance(estimator, type) else estimator
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
+        self._compiled = CompiledGradient(objective, policy) if compile else None
         self._needs_entropies = "entropies" in objective.needs
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
         self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
@@ -86,13 +95,13 @@ class Training:
         self._noise = None
         if self._mismatch is not None:
             numbers = self._mismatch.numbers(policy, sequences, spec.horizon)
-            self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1)
-        self._parts = [_part(spec.prompts, settings, index) for index in range(settings.minibatches)]
+            self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1, device=device)
+        self._parts = [_part(spec.prompts, settings, index, device) for index in range(settings.minibatches)]
         self._batches: list[TokenBatch] = []
 
     def run(self) -> Iterator[Row | None]:
         """Train; yields one item per rollout, a `Row` where one is due, after a first row for the initial policy."""
-        measure = ExactMeasurement(self.spec, self.policy)
+        measure = ExactMeasurement(self._measured_spec, self.policy)
         yield Row(0, measure.after(self.policy, every_step=True))
         every = self.settings.metrics_every
         for step in range(1, self.settings.steps + 1):
@@ -100,7 +109,8 @@ class Training:
             if due:
                 measure.before(self.policy)
             sampled = self._iterate(record=due and self._sampled_metrics)
-            yield Row(step, sampled | measure.after(self.policy, every_step=every == 1)) if due else None
+            exact = measure.after(self.policy, every_step=every == 1) if due else {}
+            yield Row(step, {name: value.cpu() for name, value in sampled.items()} | exact) if due else None
 
     # -- one rollout and its updates -------------------------------------------------------------------------
 
@@ -117,7 +127,7 @@ class Training:
         batches: list[tuple[Samples, TokenBatch]] = []
         for number, part in enumerate(self._parts):
             part_samples = _take_sequences(samples, part)
-            fields = {
+            fields: dict[str, Any] = {
                 "log_probs": part_samples.log_probs,
                 "old_log_probs": part_samples.log_probs,
                 "advantages": advantages if part is None else advantages[:, part],
@@ -171,8 +181,14 @@ class Training:
         return samples, None
 
     def _update(self, samples: Samples, batch: TokenBatch, recorder: _UpdateRecorder | None) -> None:
-        current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
-        gradients = self.policy.gradient(samples, *self._loss_gradient(current))
+        current = None
+        if recorder is not None or self._compiled is None:
+            current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
+        if self._compiled is not None:
+            gradients = self._compiled(samples, batch)
+        else:
+            assert current is not None
+            gradients = self.policy.gradient(samples, *self._loss_gradient(current))
         norm = None
         if recorder is not None or self.settings.max_grad_norm is not None:
             norm = gradient_norm(gradients)
@@ -181,6 +197,7 @@ class Training:
             gradients = clip_by_norm(gradients, norm, self.settings.max_grad_norm)
         if recorder is not None:
             assert norm is not None
+            assert current is not None
             with torch.no_grad():
                 recorder.add(self.objective, current, norm)
                 self.largest_log_ratio = max(self.largest_log_ratio, float(current.log_ratio.abs().max()))
@@ -224,13 +241,13 @@ class _UpdateRecorder:
         }
 
 
-def _part(prompts: int, settings: Settings, index: int) -> Tensor | None:
+def _part(prompts: int, settings: Settings, index: int, device: torch.device) -> Tensor | None:
     """The sequences of mini-batch `index`, or `None` for all of them."""
     if settings.minibatches == 1:
         return None
     size = settings.group_size // settings.minibatches
-    within = torch.arange(index * size, (index + 1) * size)
-    return (torch.arange(prompts).unsqueeze(-1) * settings.group_size + within).flatten()
+    within = torch.arange(index * size, (index + 1) * size, device=device)
+    return (torch.arange(prompts, device=device).unsqueeze(-1) * settings.group_size + within).flatten()
 
 
 def _take_sequences(samples: Samples, part: Tensor | None) -> Samples:
