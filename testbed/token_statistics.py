@@ -2,7 +2,8 @@
 
 Automatic differentiation of `log_softmax` keeps several matrices of tokens by vocabulary alive until the backward
 pass. The two functions here keep two floats per token, log Z and the entropy, and recompute the softmax in the
-backward pass, a block of rows at a time (on a CUDA device three, log Z in two parts; see `token_statistics_gpu`). With g and g_H the gradients of the two outputs and τ the temperature:
+backward pass, a block of rows at a time (on a CUDA device three, log Z in two parts; see `token_statistics_gpu`). With
+g and g_H the gradients of the two outputs and τ the temperature:
 
     ∂L/∂z = ( g·onehot - p·(g + g_H·(log p + H)) ) / τ
 
