@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from analysis.claims import Verdict, claim_names, get_claim, run_claim
+from analysis.finished import PLAN, FinishedVerdicts
 from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
 from testbed.errors import ConfigError
 from testbed.progress import LateProgress
-from testbed.simulation.run import claim_folder, environment_facts, free_folder
+from testbed.simulation.run import claim_folder, environment_facts
+from testbed.simulation.storage import hold
 
 __all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
 
@@ -77,6 +79,7 @@ def verify(
     seed: int = 0,
     out: str | Path | None = None,
     jobs: int = -1,
+    resume: bool = False,
     command: str = "",
 ) -> Verification:
     """Run claims in parallel processes and write `results.json` and `report.html`.
@@ -88,15 +91,34 @@ def verify(
         seed: master seed.
         out: folder of the run; `None`: a new one below `runs/`.
         jobs: processes, each with one thread; -1: one per core.
+        resume: whether to continue what an interrupted call began in `out`; finished verdicts are kept as they are.
         command: how this was started, for the record.
 
     Raises:
-        RunExistsError: `out` already holds something; nothing is run.
+        RunExistsError: `out` already holds something and `resume` was not asked for; nothing is run.
+        ConfigError: `resume` without a folder, or into one that was begun with another configuration.
+        StorageError: a verdict cannot be written, or another process works in the same folder.
     """
+    if resume and out is None:
+        raise ConfigError("resume needs the folder of the interrupted verification; pass out")
     chosen = select(names, tier)
     started, clock = datetime.now(UTC), time.perf_counter()
-    folder = free_folder(Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else out)
-    verdicts = _run_all(chosen, seeds, seed, jobs)
+    folder = Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else Path(out)
+    if not (resume and (folder / PLAN).is_file()):
+        claim_folder(folder)
+    plan = {
+        "claims": {name: get_claim(name).protocol_hash(seeds, seed) for name in chosen},
+        "seeds": seeds,
+        "seed": seed,
+        "versions": environment_facts(),
+    }
+    with hold(folder / ".locks", "verification", group="verification"):
+        kept = FinishedVerdicts(folder, plan)
+        done = kept.load()
+        for verdict in _run_all([name for name in chosen if name not in done], seeds, seed, jobs):
+            done[verdict.id] = verdict
+            kept.add(verdict)
+    verdicts = [done[name] for name in chosen]
     facts = {
         "versions": environment_facts(),
         "commit": _commit(),
@@ -107,7 +129,6 @@ def verify(
         "date": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,
     }
-    claim_folder(folder)
     adjusted = adjusted_p_values(verdicts)
     rows = [verdict.to_json() | {"adjusted": adjusted.get(verdict.id)} for verdict in verdicts]
     _write(folder / "results.json", {"run": facts, "claims": rows})
@@ -133,19 +154,18 @@ def adjusted_p_values(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]
     return adjusted
 
 
-def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> list[Verdict]:
+def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> Iterator[Verdict]:
+    """Verdicts as they get ready, in any order."""
     from joblib import Parallel, delayed
 
     # The longest first, so that no process is left with a long one at the end.
     order = sorted(chosen, key=lambda name: -_expected_work(name))
-    workers = min(len(order), jobs) if jobs > 0 else jobs
-    finished: dict[str, Verdict] = {}
+    workers = max(1, min(len(order), jobs)) if jobs > 0 else jobs
     with LateProgress("judging claims", len(order)) as progress:
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
         for verdict in parallel(delayed(_run_one)(name, seeds, seed) for name in order):
-            finished[verdict.id] = verdict
+            yield verdict
             progress.advance()
-    return [finished[name] for name in chosen]
 
 
 def _run_one(name: str, seeds: int | None, seed: int) -> Verdict:

@@ -135,6 +135,7 @@ def verify(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+    resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
 ) -> None:
     """Judge claims; exit with 1 when a verdict differs from the one on record."""
     from analysis.verify import verify as run_verification
@@ -146,6 +147,7 @@ def verify(
         seed=seed,
         out=out,
         jobs=jobs,
+        resume=resume,
         command=" ".join(["testbed", *sys.argv[1:]]),
     )
     _print_verdicts(done.verdicts)
