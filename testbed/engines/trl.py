@@ -167,6 +167,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             # TRL loads a reference model where beta is not 0; the penalty's weight is the objective's.
             args.beta = args.beta or 1.0
 
+        if trl.get("rollout_func") is not None:
+            trl["rollout_func"] = _with_empty_responses(trl["rollout_func"])
         train_dataset, self._prompt_numbers = _number_prompts(train_dataset, self._stateful or dynamic_sampling > 1)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl)
 
@@ -670,6 +672,28 @@ def make_advantage_estimator(text: str) -> Callable[..., Tensor]:
     if isinstance(estimator, type):
         return cast(Callable[..., Tensor], estimator(**settings))
     return functools.partial(estimator, **settings) if settings else estimator
+
+
+def _with_empty_responses(rollout: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A rollout function whose empty responses are a padding token outside the mask: TRL cannot hold them otherwise.
+
+    They have no token to learn from, are left out of the number of responses, and are counted in
+    `completions/empty_fraction`; their reward still is one of their group.
+    """
+
+    @functools.wraps(rollout)
+    def marked(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        output = dict(rollout(prompts, trainer))
+        written = output["completion_ids"]
+        masks = output.get("env_mask") or [[1] * len(ids) for ids in written]
+        output["env_mask"] = [mask if ids else [0] for ids, mask in zip(written, masks, strict=True)]
+        output["completion_ids"] = [ids or [trainer.processing_class.pad_token_id] for ids in written]
+        if output.get("logprobs") is not None:
+            output["logprobs"] = [values or [0.0] for values in output["logprobs"]]
+        trainer._record("completions/empty_fraction", sum(not ids for ids in written) / len(written))
+        return output
+
+    return marked
 
 
 def _check_settings(objective: Objective, args: Any, rollout_func: Any) -> None:

@@ -515,6 +515,24 @@ def test_rejects_a_token_the_model_does_not_have(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.parametrize("objective", ["dapo", "grpo", "gspo", "bapo"])
+def test_an_empty_response_counts_for_nothing(tmp_path: Path, objective: str) -> None:
+    # One response of each group is empty, as a rollout function may return it; its reward still is one of the group.
+    def rollout(texts: list[str], trainer: Any) -> dict[str, Any]:
+        ids = [trainer.processing_class(text).input_ids for text in texts]
+        written = [[] if place % 4 == 0 else [60 + place, 61, 62 + place] for place in range(len(texts))]
+        return {"prompt_ids": ids, "completion_ids": written, "logprobs": [[-5.0] * len(row) for row in written]}
+
+    trainer, log = train(objective, tmp_path, rollout_func=rollout)
+    assert column(log, "update/refused") == [0.0] * 4
+    assert min(column(log, "grad_norm")) > 1e-3
+    assert log[0]["completions/empty_fraction"] == 0.25
+    # Eight responses a step, two of them empty.
+    assert int(trainer._step_counts["sequence_count"]) == 6
+    assert int(trainer._step_counts["token_count"]) == 18
+    assert torch.isfinite(weights(trainer)).all()
+
+
 def test_cudnns_attention_is_left_out_while_training_and_only_then(tmp_path: Path) -> None:
     allowed: list[bool] = []
 
