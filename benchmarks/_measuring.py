@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["Timing", "machine_facts", "markdown_table", "pin_to_one_core", "take_turns"]
+__all__ = ["PeakMemory", "Timing", "machine_facts", "markdown_table", "pin_to_one_core", "take_turns"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,54 @@ def take_turns(programs: Mapping[str, Callable[[], float]], turns: int) -> dict[
             if turn:
                 rates[name].append(work / (time.process_time() - started))
     return {name: Timing(tuple(values)) for name, values in rates.items()}
+
+
+class PeakMemory:
+    """The largest sum of resident memory over this process and all its descendants, read many times a second.
+
+    Pages that processes share count once for each, so the sum is an upper bound. Linux only.
+
+    Attributes:
+        total: bytes.
+        processes: how many there were at that moment.
+    """
+
+    def __init__(self, interval: float = 0.05) -> None:
+        self.total, self.processes = 0, 0
+        self._interval, self._stop = interval, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            sizes = list(_tree(os.getpid()))
+            if sum(sizes) > self.total:
+                self.total, self.processes = sum(sizes), len(sizes)
+
+
+def _tree(root: int) -> Iterator[int]:
+    """Resident bytes of a process and of each of its descendants."""
+    parents: dict[int, int] = {}
+    resident: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name in brackets may hold spaces and brackets itself.
+            values = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        parents[int(folder.name)] = int(values[1])
+        resident[int(folder.name)] = int(values[21]) * os.sysconf("SC_PAGE_SIZE")
+    members = {root}
+    while found := {number for number, parent in parents.items() if parent in members} - members:
+        members |= found
+    return (resident[number] for number in members if number in resident)
 
 
 def pin_to_one_core() -> None:

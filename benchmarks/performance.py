@@ -15,7 +15,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 import argparse
-import resource
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _measuring import machine_facts, markdown_table, pin_to_one_core, take_turns
+from _measuring import PeakMemory, machine_facts, markdown_table, pin_to_one_core, take_turns
 from bandit import comparison, limits, programs, simulated
 from peers import trl_trainer
 
@@ -109,15 +110,41 @@ def processes() -> str:
 def phase_diagram() -> str:
     """The 20 × 20 phase diagram on two processes."""
     started = time.perf_counter()
-    run = run_sweep(PHASE, jobs=2)
+    with PeakMemory() as peak:
+        run = run_sweep(PHASE, jobs=2)
     assert run is not None
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
         "## A phase diagram\n\n"
         "20 × 20 clip bounds × 32 seeds on the null bandit (100 arms, 8 contexts, 64 draws each), "
         f"75 rollouts of 8 epochs, on two processes: {seconds:.0f} s wall-clock at a load average of "
-        f"{os.getloadavg()[0]:.1f}; {len(run.table):,} rows; the calling process peaked at {peak:.2f} GiB."
+        f"{os.getloadavg()[0]:.1f}; {len(run.table):,} rows; resident memory peaked at "
+        f"{peak.total / 2**30:.2f} GiB, summed over {peak.processes} processes."
+    )
+
+
+def memory_over_steps() -> str:
+    """Peak memory of a fresh process that trains for few and for many rollouts and records the first and the last."""
+    program = (
+        "import resource, sys, warnings; warnings.simplefilter('ignore')\n"
+        "from testbed.simulation import simulate\n"
+        "steps = int(sys.argv[1])\n"
+        "simulate('ppo', 'NullBandit-v1(arms=100,contexts=1)', seeds=256, steps=steps, metrics_every=steps)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)"
+    )
+    rows = []
+    for steps in (10, 100, 1000, 4000):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(steps)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(TARGET.parents[1])},
+        )
+        rows.append([f"{steps:,}", f"{float(done.stdout.split()[-1]):,.0f}"])
+    return (
+        "## Memory over time\n\nPeak resident memory of a process that trains 256 replicas and records the first and "
+        "the last rollout; nearly all of it is Python and torch.\n\n" + markdown_table(["rollouts", "MiB"], rows)
     )
 
 
@@ -166,6 +193,7 @@ def main() -> None:
     add(processes())
     if not given.without_phase_diagram:
         add(phase_diagram())
+    add(memory_over_steps())
     with one_core():
         add(BANDIT.format(arms=100) + "\n" + comparison(take_turns(programs(), given.turns)))
         add("What the core can do at all:\n\n" + limits())

@@ -133,7 +133,7 @@ class StatePolicy(Policy):
 
     def places(self, samples: Samples) -> tuple[Tensor, ...]:
         """Positions in a flattened table, and states; int64 `(R, B·T)` each."""
-        return self._current().locate(samples)
+        return self._buffers().locate(samples)
 
     def fused_gradient(self, places: tuple[Tensor, ...], weigh: Weigh, *, entropies: bool) -> Sequence[Tensor]:
         """The same softmax, gathers, scatters and sums, without buffers."""
@@ -153,13 +153,17 @@ class StatePolicy(Policy):
 
     def _current(self) -> _Memory:
         """The table's softmax, recomputed unless nothing has written to the parameters since the last time."""
-        if self._memory is None:
-            self._memory = _Memory(self.shape, self.parameters[0])
+        memory = self._buffers()
         # Every operation in place raises a tensor's version, an optimiser's step included: the first update after a
         # rollout finds the softmax that the rollout was drawn from.
         versions = [parameter._version for parameter in self.parameters]
-        if self._memory.versions != versions:
-            self._memory.fill(self.table(), versions)
+        if memory.versions != versions:
+            memory.fill(self.table(), versions)
+        return memory
+
+    def _buffers(self) -> _Memory:
+        if self._memory is None:
+            self._memory = _Memory(self.shape, self.parameters[0])
         return self._memory
 
 
