@@ -5,14 +5,19 @@ A generated part of a hand-written file stands between two marker comments; a ge
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from analysis.calibration import RECORD as CALIBRATION
+from analysis.calibration import calibration_page
 from analysis.claims import claim_names, get_claim
 from analysis.docs_objectives import objectives_page
 from analysis.ledger import ledger_page
+from analysis.replication import RECORD as REPLICATION
+from analysis.replication import replication_page
 from testbed.diagnostics import glossary_table
 from testbed.errors import ConfigError
 from testbed.registry import Registry
@@ -69,6 +74,18 @@ def claims_page() -> str:
 
 
 document("docs/objectives.md")(objectives_page)
+
+
+@document("docs/calibration.md")
+def calibration() -> str:
+    """How often the suite is wrong, as last measured."""
+    return calibration_page(json.loads(CALIBRATION.read_text(encoding="utf-8")))
+
+
+@document("docs/replication.md")
+def replication() -> str:
+    """Which verdicts are the same under other master seeds, as last measured."""
+    return replication_page(json.loads(REPLICATION.read_text(encoding="utf-8")))
 
 
 def render(name: str) -> tuple[Path, str]:

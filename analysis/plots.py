@@ -72,7 +72,10 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], *, columns: int = 2, title
     with _style():
         columns = min(columns, len(curves))
         rows = math.ceil(len(curves) / columns)
-        figure = _new_figure(width=4.0 * columns, height=2.75 * rows)
+        legends = [[str(series["label"]) for series in curve["series"]] for curve in curves]
+        lines = max((-(-len(labels) // _legend_columns(labels)) for labels in legends if labels), default=0)
+        # A legend of more than three lines would take its room from the axes.
+        figure = _new_figure(width=4.0 * columns, height=(2.75 + 0.2 * max(0, lines - 3)) * rows)
         panels = figure.subfigures(rows, columns, squeeze=False).flat
         for panel, curve in zip(panels, curves, strict=False):
             axes = panel.subplots()
@@ -115,7 +118,8 @@ def interval_figure(
     limit = math.nan if threshold is None else float(threshold)
     logarithmic = direction == "identity"
     with _style():
-        figure = _new_figure(width=3.9, height=0.95 + 0.34 * len(bars))
+        described = textwrap.fill(f"{label} ({unit})" if unit else label, 46)
+        figure = _new_figure(width=3.9, height=0.95 + 0.34 * len(bars) + 0.15 * described.count("\n"))
         axes = figure.subplots()
         left, right = _limits(bars, limit, direction)
         if logarithmic:
@@ -138,7 +142,7 @@ def interval_figure(
         axes.set_yticks(range(len(bars)), [textwrap.fill(bar.label, 18) for bar in bars])
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"{label} ({unit})" if unit else label)
+        axes.set_xlabel(described)
         return figure
 
 
@@ -279,10 +283,13 @@ def _limits(bars: Sequence[Bar], limit: float, direction: str) -> tuple[float, f
 def _draw_threshold(axes: Axes, limit: float, direction: str, left: float, right: float) -> None:
     if not math.isfinite(limit):
         return
+    name = "tolerance" if direction == "identity" else "threshold"
+    if direction == "identity" and limit <= 0:
+        # A logarithmic axis has no place for a tolerance of 0: it stands at the edge, as an exact 0 does.
+        limit, name = left, "tolerance 0"
     claimed = {"greater": (limit, right), "less": (left, limit), "identity": (left, limit)}
     start, stop = claimed.get(direction, (-limit, limit))
     axes.axvspan(start, stop, color=_CLAIMED, linewidth=0, zorder=0)
-    name = "tolerance" if direction == "identity" else "threshold"
     edges = (-limit, limit) if direction.startswith("equiv") else (limit,)
     for edge in edges:
         axes.axvline(edge, color=_INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import Verdict, claim_names, get_claim, run_claim
+from analysis.claims import MASTER_SEED, Verdict, claim_names, get_claim, run_claim
+from analysis.claims._arms import ArmCache
 from analysis.finished import PLAN, FinishedVerdicts
 from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
@@ -22,7 +24,8 @@ from testbed.simulation.storage import hold
 
 __all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
 
-TIERS = ("quick", "full")
+TIERS = ("quick", "full", "networks")
+"""Each holds those before it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def select(names: Iterable[str], tier: str) -> list[str]:
 
     Args:
         names: ids, or papers' short names for all claims of a paper; none: every claim of the tier.
-        tier: `quick`, or `full` for the quick ones and all others.
+        tier: `quick`; `full` for those and all others whose policies are tables or as cheap; `networks` for all.
 
     Raises:
         UnknownNameError: a name is neither a claim nor a paper.
@@ -68,7 +71,7 @@ def select(names: Iterable[str], tier: str) -> list[str]:
         chosen += of_paper or [get_claim(name).id]
     if chosen:
         return list(dict.fromkeys(chosen))
-    return [name for name in known if tier == "full" or get_claim(name).tier == "quick"]
+    return [name for name in known if TIERS.index(get_claim(name).tier) <= TIERS.index(tier)]
 
 
 def verify(
@@ -76,7 +79,7 @@ def verify(
     *,
     tier: str = "quick",
     seeds: int | None = None,
-    seed: int = 0,
+    seed: int = MASTER_SEED,
     out: str | Path | None = None,
     jobs: int = -1,
     resume: bool = False,
@@ -161,18 +164,22 @@ def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> 
     # The longest first, so that no process is left with a long one at the end.
     order = sorted(chosen, key=lambda name: -_expected_work(name))
     workers = max(1, min(len(order), jobs)) if jobs > 0 else jobs
-    with LateProgress("judging claims", len(order)) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="testbed-verify-") as folder,
+        LateProgress("judging claims", len(order)) as progress,
+    ):
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-        for verdict in parallel(delayed(_run_one)(name, seeds, seed) for name in order):
+        cache = ArmCache(Path(folder))
+        for verdict in parallel(delayed(_run_one)(name, seeds, seed, cache) for name in order):
             yield verdict
             progress.advance()
 
 
-def _run_one(name: str, seeds: int | None, seed: int) -> Verdict:
+def _run_one(name: str, seeds: int | None, seed: int, cache: ArmCache) -> Verdict:
     import torch
 
     torch.set_num_threads(1)
-    return run_claim(name, seeds=seeds, seed=seed)
+    return run_claim(name, seeds=seeds, seed=seed, cache=cache)
 
 
 def _expected_work(name: str) -> float:

@@ -128,23 +128,26 @@ def compare(
 @app.command()
 def verify(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims, or papers; none: all of the tier.")] = None,
-    tier: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    tier: Annotated[
+        str, typer.Option(help="quick, full (all tabular claims as well), or networks (all claims).")
+    ] = "quick",
     seeds: Annotated[
         int | None, typer.Option(help="Seeds of each statistical claim; default: the claim's own.")
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Master seed; default: that of the record.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
     resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
 ) -> None:
     """Judge claims; exit with 1 when a verdict differs from the one on record."""
+    from analysis.claims import MASTER_SEED
     from analysis.verify import verify as run_verification
 
     done = run_verification(
         claims or (),
         tier=tier,
         seeds=seeds,
-        seed=seed,
+        seed=MASTER_SEED if seed is None else seed,
         out=out,
         jobs=jobs,
         resume=resume,
@@ -207,26 +210,28 @@ def report(
 @app.command()
 def calibrate(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims; none: every one that can be.")] = None,
-    repeats: Annotated[int, typer.Option(help="Repetitions per claim, each with fresh seeds.")] = 25,
+    repeats: Annotated[int, typer.Option(help="Repetitions per claim, each with fresh seeds.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json; default: nothing is written.")] = None,
+    resume: Annotated[bool, typer.Option(help="Keep the claims an interrupted call finished in --out.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
 ) -> None:
     """Measure the suite's false verdicts on null experiments, and its power on planted effects."""
     from analysis.calibration import calibrate as run_calibration
 
     command = " ".join(["testbed", *sys.argv[1:]])
-    done = run_calibration(claims or (), repeats=repeats, jobs=jobs, out=out, command=command)
+    done = run_calibration(claims or (), repeats=repeats, jobs=jobs, out=out, resume=resume, command=command)
     rows = [
         (
             item.claim,
             str(item.seeds),
             f"{item.false_verdicts}/{item.repeats}",
+            "none" if item.at_threshold is None else f"{item.at_threshold}/{item.repeats}",
             f"{item.planted:.3g}",
-            f"{item.power:.2f}",
+            "none" if item.power is None else f"{item.power:.2f}",
         )
         for item in done.claims
     ]
-    _print_table(("claim", "seeds", "false verdicts", "planted effect", "power"), rows)
+    _print_table(("claim", "seeds", "false verdicts", "at the threshold", "planted effect", "power"), rows)
     low, high = done.rate_interval
     typer.echo(
         f"{done.false_verdicts} false of {done.verdicts} null verdicts: {done.false_verdicts / done.verdicts:.2%}, "
@@ -518,7 +523,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
                 verdict.unit,
             )
         )
-    _print_table(("claim", "verdict", "estimate [90 % interval]", "claimed", "unit"), rows)
+    _print_table(("claim", "verdict", "estimate [99 % interval]", "claimed", "unit"), rows)
     counts = {kind: sum(verdict.verdict == kind for verdict in verdicts) for kind in _MARKS}
     typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
 

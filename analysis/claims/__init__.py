@@ -8,6 +8,15 @@ True
 from __future__ import annotations
 
 from analysis.claims._claim import Claim, ExactClaim, StatisticalClaim, claim_names, get_claim
-from analysis.claims._judging import Verdict, run_claim
+from analysis.claims._judging import MASTER_SEED, Verdict, run_claim
 
-__all__ = ["Claim", "ExactClaim", "StatisticalClaim", "Verdict", "claim_names", "get_claim", "run_claim"]
+__all__ = [
+    "MASTER_SEED",
+    "Claim",
+    "ExactClaim",
+    "StatisticalClaim",
+    "Verdict",
+    "claim_names",
+    "get_claim",
+    "run_claim",
+]

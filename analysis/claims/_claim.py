@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from analysis.claims._estimands import Estimand, Measure
-from analysis.statistics import Direction
+from analysis.statistics import VERDICT_LEVEL, Direction
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective
 from testbed.registry import Registry
@@ -29,7 +29,7 @@ __all__ = [
     "register",
 ]
 
-Tier = Literal["quick", "full"]
+Tier = Literal["quick", "full", "networks"]
 Statistic = Literal["mean", "iqm", "median", "proportion", "smallest step"]
 RecordedVerdict = Literal["reproduced", "refuted", "inconclusive"]
 DEFAULT_SEEDS = 32
@@ -111,7 +111,7 @@ class Claim(ABC):
     notes: tuple[str, ...] = ()
     """What a reader should know: why the toy and the paper may differ, what else was tried."""
     tier: Tier = "quick"
-    """`quick` claims run in `make verify`."""
+    """`quick` claims run in `make verify`; `full` ones have policies as cheap, `networks` ones train transformers."""
 
     def __post_init__(self) -> None:
         for name in ("paper", "title", "source", "statement", "scope", "unit"):
@@ -178,6 +178,9 @@ class StatisticalClaim(Claim):
     by the calibration; `None`: twice the threshold."""
     null: Null | None = None
     """The arms without a reward signal; every claim about entropy has it."""
+    controls: tuple[Estimand, ...] = ()
+    """Other readings of the same runs, reported beside the claim without a verdict: an entropy that is compared at
+    equal reward is also read at equal cumulative divergence."""
     tuning: Tuning | None = None
     """How each arm's learning rate is chosen; `None`: all arms use the setting's."""
     acts: tuple[tuple[str, str], ...] = ()
@@ -186,6 +189,8 @@ class StatisticalClaim(Claim):
     """Metrics drawn in the report, one panel each."""
     seeds: int = DEFAULT_SEEDS
     """Seeds of a verdict; at least 5."""
+    level: float = VERDICT_LEVEL
+    """Level of the interval that decides."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,7 +201,7 @@ class StatisticalClaim(Claim):
             raise ConfigError(
                 f"claim {self.id}: the falsifier replaces {sorted(unknown)}; the claim's arms are {sorted(self.arms)}"
             )
-        needed = self.estimand.arms | {arm for arm, _ in self.acts}
+        needed = self.estimand.arms.union(*(item.arms for item in self.controls), (arm for arm, _ in self.acts))
         if needed - set(self.arms):
             raise ConfigError(
                 f"claim {self.id}: the estimand reads {sorted(needed)}; the claim's arms are {sorted(self.arms)}"
@@ -222,6 +227,8 @@ class StatisticalClaim(Claim):
             "direction": self.direction,
             "threshold": self.threshold,
             "statistic": self.statistic,
+            "level": self.level,
+            "controls": [item.description for item in self.controls],
             "null": None if self.null is None else [dict(self.null.setting), self.null.estimand.description],
             "tuning": None
             if self.tuning is None

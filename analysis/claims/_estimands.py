@@ -12,6 +12,7 @@ from analysis.trajectories import Trajectories
 
 __all__ = [
     "Estimand",
+    "Event",
     "Measure",
     "at_matched",
     "average",
@@ -19,8 +20,8 @@ __all__ = [
     "contrast",
     "difference",
     "drawdown",
+    "exceeds",
     "final",
-    "happens",
     "in_order",
     "largest",
     "quotient",
@@ -35,11 +36,31 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Event:
+    """When something first happened in each run, or that it had not when the run ended.
+
+    Attributes:
+        description: the event, in words.
+        read: from an arm's trajectories to its times `(seeds,)` and whether the event was seen, `(seeds,)`.
+    """
+
+    description: str
+    read: Callable[[Trajectories], tuple[Array, NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True)
 class Measure:
-    """One number per seed of one arm."""
+    """One number per seed of one arm.
+
+    Attributes:
+        description: what is read, in words.
+        read: from the arm's trajectories to `(seeds,)`.
+        event: of a waiting time, the event that is waited for.
+    """
 
     description: str
     read: Callable[[Trajectories], Array]
+    event: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +71,15 @@ class Estimand:
         description: what is computed, in words.
         compute: from the arms' trajectories to `(seeds,)`.
         arms: the arms it reads.
+        event: of a comparison of waiting times, the event that is waited for.
+        alike: whether the same is measured of every arm, so that an arm against itself shows no difference.
     """
 
     description: str
     compute: Callable[[Mapping[str, Trajectories]], Array]
     arms: frozenset[str]
+    event: Event | None = None
+    alike: bool = True
 
 
 def final(metric: str) -> Measure:
@@ -142,26 +167,27 @@ def time_to(metric: str, level: float, *, falling: bool = False) -> Measure:
     """Steps until the metric first reaches `level`, or the run's length where it never does.
 
     Restricting every run to the same length makes it the restricted mean time to the event, which censoring at the
-    end of the runs cannot bias.
+    end of the runs cannot bias: it is the area under the Kaplan-Meier curve.
     """
 
-    def read(run: Trajectories) -> Array:
+    def times(run: Trajectories) -> tuple[Array, NDArray[np.bool_]]:
         reached = run[metric] <= level if falling else run[metric] >= level
         first = run.steps[reached.argmax(0)].astype(np.float64)
-        return np.where(reached.any(0), first, float(run.steps[-1]))
+        seen = np.asarray(reached.any(0))
+        return np.where(seen, first, float(run.steps[-1])), seen
 
-    verb = "falls to" if falling else "reaches"
-    return Measure(f"steps until {metric} first {verb} {level:g}, at most the run's length", read)
+    what = f"{metric} first {'falls to' if falling else 'reaches'} {level:g}"
+    return Measure(
+        f"steps until {what}, at most the run's length", lambda run: times(run)[0], Event(f"until {what}", times)
+    )
 
 
-def happens(metric: str, level: float, *, falling: bool = False) -> Measure:
-    """1 where the metric ever reaches `level`, else 0: a yes-or-no outcome per seed."""
-
-    def read(run: Trajectories) -> Array:
-        reached = run[metric] <= level if falling else run[metric] >= level
-        return np.asarray(reached.any(0), dtype=np.float64)
-
-    return Measure(f"whether {metric} ever {'falls to' if falling else 'reaches'} {level:g}", read)
+def exceeds(measure: Measure, level: float) -> Measure:
+    """1 where the measure is at least `level`, else 0: a yes-or-no outcome per seed, for the statistic "proportion"."""
+    return Measure(
+        f"whether the {measure.description} is at least {level:g}",
+        lambda run: (measure.read(run) >= level).astype(np.float64),
+    )
 
 
 def in_order(measure: Measure, arms: Sequence[str]) -> Estimand:
@@ -193,6 +219,7 @@ def contrast(measure: Measure, of: str, minus: str, times: float) -> Estimand:
         f"[{of}] - {factor}[{minus}] of: {measure.description}",
         lambda runs: measure.read(runs[of]) - times * measure.read(runs[minus]),
         frozenset({of, minus}),
+        measure.event,
     )
 
 

@@ -6,28 +6,44 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from analysis.claims._arms import ArmCache, lean, run_arms
 from analysis.claims._claim import Claim, ExactClaim, StatisticalClaim, get_claim
+from analysis.claims._estimands import Estimand
 from analysis.statistics import (
     MINIMUM_SEEDS,
+    VERDICT_LEVEL,
     Interval,
     Judgement,
     decide,
     interval,
     judge,
     judge_identity,
+    monotone_trend,
+    order_p_value,
     p_value,
     proportion_interval,
     smallest_step,
+    survival,
 )
 from analysis.trajectories import Trajectories, curve
 from testbed.errors import ConfigError
-from testbed.simulation import simulate
 
-__all__ = ["Judged", "Verdict", "judge_arms", "judge_values", "run_arms", "run_claim"]
+__all__ = ["MASTER_SEED", "Judged", "Verdict", "judge_arms", "judge_values", "run_claim", "tune"]
+
+MASTER_SEED = 2001
+"""Master seed of the verdicts on record: nothing about any claim was chosen with it."""
+CHOOSING_SEEDS = {
+    range(101, 102): "settings and numbers of seeds",
+    range(10_001, 10_002): "learning rates",
+    range(20_000, 21_000): "numbers of seeds, by the calibration,",
+}
+"""Master seeds that never judge, and what was chosen with them."""
+MISSING_SHARE = 0.01
+"""Largest share of seeds without a value with which a verdict is still possible."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,12 @@ class Verdict:
     reproduce: str
     null: Mapping[str, Any] | None = None
     """The arms without a reward signal, beside a claim about entropy."""
+    controls: tuple[Mapping[str, Any], ...] = ()
+    """Other readings of the same runs, each an estimate with an interval and without a verdict."""
+    event_times: Mapping[str, Mapping[str, Any]] | None = None
+    """Of a claim about waiting times, per arm: how many seeds saw the event, and the Kaplan-Meier median."""
+    trend_p_value: float | None = None
+    """Page's test of a claim about an order: whether a trend is visible at all, where the verdict asks every step."""
     p_value: float | None = None
     """One-sided, consistent with the interval; adjusted over a whole run by `analysis.verify`."""
     curves: tuple[Mapping[str, Any], ...] = ()
@@ -81,17 +103,20 @@ class Verdict:
         return {key: _without_nan(value) for key, value in row.items()}
 
 
-def run_claim(name: str | Claim, seeds: int | None = None, seed: int = 0) -> Verdict:
+def run_claim(
+    name: str | Claim, seeds: int | None = None, seed: int = MASTER_SEED, *, cache: ArmCache | None = None
+) -> Verdict:
     """Run a claim, its falsifier and its guards, and judge it.
 
     Args:
         name: a claim's id, or a claim.
         seeds: seeds of a statistical claim; `None`: the claim's own number. Fewer than 5 give no verdict.
         seed: master seed.
+        cache: where finished arms are kept for other claims that have them too; `None`: nowhere.
 
     Raises:
         UnknownNameError: no such claim.
-        ConfigError: `seeds` is not a positive whole number.
+        ConfigError: `seeds` is not a positive whole number, or `seed` is one that settings were chosen with.
 
     Example:
         >>> run_claim("theory/sapo-gate").verdict
@@ -100,11 +125,17 @@ def run_claim(name: str | Claim, seeds: int | None = None, seed: int = 0) -> Ver
     claim = get_claim(name) if isinstance(name, str) else name
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
         raise ConfigError(f"seeds is {seeds!r}; expected a whole number of at least 1")
+    for reserved, chosen in CHOOSING_SEEDS.items():
+        if seed in reserved:
+            raise ConfigError(
+                f"seed is {seed}, with which {chosen} were chosen; a verdict needs seeds that chose nothing, such as "
+                f"{MASTER_SEED}"
+            )
     started = time.perf_counter()
     if isinstance(claim, ExactClaim):
         return _run_exact(claim, seed, started)
     if isinstance(claim, StatisticalClaim):
-        return _run_statistical(claim, claim.seeds if seeds is None else seeds, seed, started)
+        return _run_statistical(claim, claim.seeds if seeds is None else seeds, seed, started, cache)
     raise ConfigError(f"claim {claim.id} is a {type(claim).__name__}; expected an ExactClaim or a StatisticalClaim")
 
 
@@ -132,15 +163,18 @@ def _run_exact(claim: ExactClaim, seed: int, started: float) -> Verdict:
     )
 
 
-def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: float) -> Verdict:
-    chosen, sensitivity = _tune(claim, claim.arms)
-    runs = run_arms(claim.setting, chosen, seeds, seed)
-    sabotage, _ = _tune(claim, claim.falsifier.arms)
-    sabotaged_runs = runs | run_arms(claim.setting, sabotage, seeds, seed)
-    judged = judge_arms(claim, runs, sabotaged_runs)
-    curves = [curve(metric, runs) for metric in claim.curves] + sensitivity
+def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: float, cache: ArmCache | None) -> Verdict:
+    chosen, sensitivity, edges = tune(claim, claim.arms, cache)
+    runs = run_arms(claim.setting, chosen, seeds, seed, cache)
+    sabotage, _, _ = tune(claim, claim.falsifier.arms, cache)
+    # Only the estimand reads the falsifier's arms.
+    sabotaged_setting = lean(claim.setting, claim.estimand.description)
+    judged = judge_arms(claim, runs, runs | run_arms(sabotaged_setting, sabotage, seeds, seed, cache))
+    event_times, waiting = _event_times(claim, runs)
+    curves = [curve(metric, runs) for metric in claim.curves] + waiting + sensitivity
+    shared = _shared(claim, seed, seeds, started)
     return Verdict(
-        **_shared(claim, seed, seeds, started),
+        **shared | {"notes": (*claim.notes, *edges)},
         kind="statistical",
         setting=_described_setting(claim, chosen),
         verdict=judged.verdict,
@@ -154,8 +188,11 @@ def _run_statistical(claim: StatisticalClaim, seeds: int, seed: int, started: fl
         seeds=seeds,
         seeds_needed=judged.own.seeds_needed,
         falsifier=judged.falsifier(claim),
-        null=_null(claim, seeds, seed),
+        null=_null(claim, seeds, seed, cache),
+        controls=tuple(_reading(control, runs) for control in claim.controls),
+        event_times=event_times,
         p_value=_p_value(claim, judged.values),
+        trend_p_value=_trend_p_value(claim, judged.values),
         reproduce=f"testbed verify {claim.id} --seeds {seeds} --seed {seed}",
         curves=tuple(_without_nan(item) for item in curves),
         per_seed=judged.per_seed,
@@ -200,76 +237,170 @@ def judge_arms(
     return Judged(verdict, reason, own, sabotaged, values)
 
 
-def run_arms(
-    setting: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], seeds: int, seed: int
-) -> dict[str, Trajectories]:
-    """The trajectories of every arm, over paired seeds."""
-    return {
-        name: Trajectories(simulate(**{**setting, **arm}, seeds=seeds, seed=seed).table) for name, arm in arms.items()
-    }
-
-
 def judge_values(claim: StatisticalClaim, values: np.ndarray) -> Judgement:
-    """The verdict on one number per seed, by the claim's statistic, side and threshold."""
-    missing = int(np.isnan(values).reshape(len(values), -1).any(1).sum())
-    if missing or len(values) < MINIMUM_SEEDS:
-        empty = Interval(math.nan, math.nan, math.nan, 0.90, "none", len(values) - missing)
-        judged = decide(empty, claim.direction, claim.threshold)
-        if not missing:
-            estimate = float(np.mean(values)) if values.ndim == 1 else math.nan
-            return replace(judged, estimate=estimate)
+    """The verdict on one number per seed, by the claim's statistic, side and threshold.
+
+    A seed in which the estimand has no value, such as one that never reached the reward at which entropies are
+    compared, cannot be left out in silence. Where at most one seed in a hundred is such, the verdict is given only if
+    it is the same with the lowest and with the highest value of any other seed in its place.
+    """
+    missing = _missing(values)
+    if len(values) < MINIMUM_SEEDS:
+        empty = Interval(math.nan, math.nan, math.nan, claim.level, "none", len(values) - missing)
+        known = values.ndim == 1 and not missing
         return replace(
-            judged, reason=f"the estimand has no value in {missing} of {len(values)} seeds, so there is no interval"
+            decide(empty, claim.direction, claim.threshold), estimate=float(np.mean(values)) if known else math.nan
         )
+    if not missing:
+        return _judge_complete(claim, values)
+    without = f"the estimand has no value in {missing} of {len(values)} seeds"
+    if missing > MISSING_SHARE * len(values):
+        empty = Interval(math.nan, math.nan, math.nan, claim.level, "none", len(values) - missing)
+        judged = decide(empty, claim.direction, claim.threshold)
+        return replace(judged, reason=f"{without}, so there is no interval")
+    low, high = (_judge_complete(claim, filled) for filled in _filled(values))
+    judged = low if low.verdict == high.verdict else replace(low, verdict="inconclusive", opposite=False)
+    return replace(
+        judged,
+        low=min(low.low, high.low),
+        high=max(low.high, high.high),
+        reason=f"{judged.reason}; {without}, and lowest and highest values in their place give "
+        f"{'the same' if low.verdict == high.verdict else 'different verdicts'}",
+    )
+
+
+def _judge_complete(claim: StatisticalClaim, values: np.ndarray) -> Judgement:
     if claim.statistic == "proportion":
-        return decide(proportion_interval(values), claim.direction, claim.threshold)
+        return decide(proportion_interval(values, claim.level), claim.direction, claim.threshold)
     if claim.statistic == "smallest step":
-        bounds = smallest_step(values, "increasing" if claim.direction == "greater" else "decreasing")
+        bounds = smallest_step(values, _order(claim), claim.level)
         return decide(bounds, "greater", abs(claim.threshold))
-    return judge(values, claim.direction, claim.threshold, estimator=claim.statistic)
+    return judge(values, claim.direction, claim.threshold, claim.level, claim.statistic)
+
+
+def _missing(values: np.ndarray) -> int:
+    return int(np.isnan(values).reshape(len(values), -1).any(1).sum())
+
+
+def _filled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values with every missing seed at the lowest, and at the highest, of any other seed."""
+    rows = values.reshape(len(values), -1)
+    without = np.isnan(rows).any(1)
+    # Of an order it is the steps that are judged.
+    steps = np.diff(rows[~without], axis=1, prepend=0.0)
+    extremes = [np.cumsum(extreme) for extreme in (steps.min(0), steps.max(0))]
+    low, high = (np.where(without[:, None], extreme, rows).reshape(values.shape) for extreme in extremes)
+    return low, high
+
+
+def _order(claim: StatisticalClaim) -> Literal["increasing", "decreasing"]:
+    return "increasing" if claim.direction == "greater" else "decreasing"
+
+
+def _complete(values: np.ndarray) -> bool:
+    return len(values) >= MINIMUM_SEEDS and not _missing(values)
 
 
 def _p_value(claim: StatisticalClaim, values: np.ndarray) -> float | None:
-    """One-sided, from the same interval; `None` where the statistic has no p-value of that kind."""
-    if claim.statistic == "proportion" or claim.statistic == "smallest step":
+    """One-sided, from the same interval; `None` for a share of seeds, or where there is no interval."""
+    enough = len(values) >= MINIMUM_SEEDS and _missing(values) <= MISSING_SHARE * len(values)
+    if claim.statistic == "proportion" or not enough:
         return None
-    if np.isnan(values).any() or len(values) < MINIMUM_SEEDS:
-        return None
-    return p_value(values, claim.direction, claim.threshold, estimator=claim.statistic)
+    complete = _filled(values) if _missing(values) else (values,)
+    if claim.statistic == "smallest step":
+        return max(order_p_value(item, _order(claim), abs(claim.threshold)) for item in complete)
+    estimator = claim.statistic
+    return max(p_value(item, claim.direction, claim.threshold, estimator) for item in complete)
 
 
-def _null(claim: StatisticalClaim, seeds: int, seed: int) -> dict[str, Any] | None:
+def _trend_p_value(claim: StatisticalClaim, values: np.ndarray) -> float | None:
+    if claim.statistic != "smallest step" or values.shape[-1] < 3 or not _complete(values):
+        return None
+    return monotone_trend(values, _order(claim))
+
+
+def _null(claim: StatisticalClaim, seeds: int, seed: int, cache: ArmCache | None) -> dict[str, Any] | None:
     """What the arms do without a reward signal: an estimate with its interval, without a verdict."""
     if claim.null is None:
         return None
-    runs = run_arms({**claim.setting, **claim.null.setting}, claim.arms, seeds, seed)
-    values = claim.null.estimand.compute(runs)
-    known = len(values) >= MINIMUM_SEEDS and not np.isnan(values).any()
-    bounds = interval(values) if known else None
+    unrewarded = lean({**claim.setting, **claim.null.setting}, claim.null.estimand.description)
+    needed = {name: claim.arms[name] for name in claim.null.estimand.arms}
+    runs = run_arms(unrewarded, needed, seeds, seed, cache)
+    setting = {key: str(value) for key, value in claim.null.setting.items()}
+    return {"setting": setting} | _reading(claim.null.estimand, runs)
+
+
+def _reading(estimand: Estimand, runs: Mapping[str, Trajectories]) -> dict[str, Any]:
+    values = estimand.compute(runs)
+    bounds = interval(values, VERDICT_LEVEL) if _complete(values) else None
     return {
-        "setting": {key: str(value) for key, value in claim.null.setting.items()},
-        "estimand": claim.null.estimand.description,
+        "estimand": estimand.description,
         "estimate": bounds.estimate if bounds else None,
         "interval": [bounds.low, bounds.high] if bounds else None,
     }
 
 
-def _tune(
-    claim: StatisticalClaim, arms: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Each arm with the learning rate chosen for it, and the sensitivity curve that shows the choice."""
+def _event_times(
+    claim: StatisticalClaim, runs: Mapping[str, Trajectories]
+) -> tuple[dict[str, dict[str, Any]] | None, list[dict[str, Any]]]:
+    """Of a claim about waiting times: what each arm's seeds saw, and the Kaplan-Meier curves."""
+    event = claim.estimand.event
+    if event is None:
+        return None, []
+    seen, series = {}, []
+    for name in sorted(claim.estimand.arms):
+        times, observed = event.read(runs[name])
+        if len(times) < MINIMUM_SEEDS or times.min() <= 0:
+            continue
+        found = survival(times, observed, level=VERDICT_LEVEL)
+        seen[name] = {
+            "events": found.events,
+            "seeds": len(times),
+            "median": found.median.estimate,
+            "median_interval": [found.median.low, found.median.high],
+            "restricted_mean": found.restricted_mean.estimate,
+            "horizon": found.horizon,
+        }
+        series.append(
+            {
+                "label": name,
+                "x": [0.0, *found.times.tolist()],
+                "mean": [1.0, *found.survival.tolist()],
+                "low": [1.0, *found.low.tolist()],
+                "high": [1.0, *found.high.tolist()],
+            }
+        )
+    figure = {
+        "title": f"Kaplan-Meier: {event.description}",
+        "x_label": "rollouts",
+        "y_label": "share of seeds still waiting",
+        "series": series,
+    }
+    return seen, [figure] if series else []
+
+
+def tune(
+    claim: StatisticalClaim, arms: Mapping[str, Mapping[str, Any]], cache: ArmCache | None = None
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Each arm with its chosen learning rate, the sensitivity curve, and a sentence per choice at a grid's edge."""
     if claim.tuning is None:
-        return {name: dict(arm) for name, arm in arms.items()}, []
-    tuning, chosen, series = claim.tuning, {}, []
+        return {name: dict(arm) for name, arm in arms.items()}, [], []
+    tuning, chosen, series, edges = claim.tuning, {}, [], []
     for name, arm in arms.items():
         means, errors = [], []
         for rate in tuning.grid:
-            setting = {**claim.setting, "learning_rate": rate}
-            values = tuning.measure.read(run_arms(setting, {name: arm}, tuning.seeds, tuning.master_seed)[name])
+            setting = lean({**claim.setting, "learning_rate": rate}, tuning.measure.description)
+            runs = run_arms(setting, {name: arm}, tuning.seeds, tuning.master_seed, cache)
+            values = tuning.measure.read(runs[name])
             means.append(float(values.mean()))
             errors.append(float(1.96 * values.std(ddof=1) / math.sqrt(len(values))))
         best = int(np.argmax(means) if tuning.better == "higher" else np.argmin(means))
         chosen[name] = {**arm, "learning_rate": tuning.grid[best]}
+        if best in (0, len(tuning.grid) - 1):
+            edges.append(
+                f"The best learning rate of {name}, {tuning.grid[best]:g}, is the "
+                f"{'first' if best == 0 else 'last'} of its grid, so a better one may lie beyond."
+            )
         series.append(
             {
                 "label": name,
@@ -285,7 +416,7 @@ def _tune(
         "y_label": tuning.measure.description,
         "series": series,
     }
-    return chosen, [figure]
+    return chosen, [figure], edges
 
 
 def _vacuous(claim: StatisticalClaim, runs: Mapping[str, Trajectories]) -> str | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["MODULAR_SUM", "NULL_REWARD", "STALE"]
+from analysis.claims._estimands import at_matched
+
+__all__ = ["AT_DIVERGENCE", "MODULAR_SUM", "NULL_REWARD", "STALE"]
 
 MODULAR_SUM: dict[str, Any] = {
     "env": "ModularSum-v1",
@@ -22,6 +24,10 @@ MODULAR_SUM: dict[str, Any] = {
 
 NULL_REWARD: dict[str, Any] = MODULAR_SUM | {"env": "NullBandit-v1"}
 """A fair coin for every arm: whatever happens to the entropy is not learning."""
+
+AT_DIVERGENCE = at_matched("exact/entropy", "exact/kl_cumulative", 0.7)
+"""Entropy after equal movement: on modular sum every run passes 0.7 nats of summed divergence, most of them shortly
+before the reward of 0.9 at which entropies are compared."""
 
 STALE: dict[str, Any] = MODULAR_SUM | {"env": "ModularSum-v1(length=12)", "staleness": 8}
 """Twelve tokens, rollouts from the policy of eight iterations ago."""

@@ -9,7 +9,7 @@ import torch
 
 from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
 from analysis.claims._estimands import at_matched, average, between, contrast, difference, final, largest, value_of
-from analysis.claims._settings import MODULAR_SUM, NULL_REWARD
+from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.theory.entropy_dynamics import entropy_gradient, gated_advantages, random_state
 from analysis.theory.gradient_weights import random_tokens
 from testbed.advantages import advantages
@@ -28,6 +28,7 @@ AT_90 = "Entropy of a response where the exact return first reaches 0.9."
 PPO = {"objective": "ppo"}
 GRPO = {"objective": "grpo(reduction=token_mean)"}
 MATCHED = at_matched("exact/entropy", "exact/return", 0.9)
+AT_LONG_DIVERGENCE = at_matched("exact/entropy", "exact/kl_cumulative", 0.35)
 POSITIVE_SHARE = average("advantage/positive_loss_fraction")
 LONGER_WHEN_WRONG = MODULAR_SUM | {"env": "VariableLength-v1", "steps": 40}
 EQUAL_LENGTHS = "VariableLength-v1(right_length=6.0,wrong_length=6.0)"
@@ -55,13 +56,15 @@ register(
         direction="greater",
         threshold=0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="upper 1.4", minus="upper 1.2")),
+        controls=(difference(AT_DIVERGENCE, of="upper 1.4", minus="upper 1.2"),),
         acts=(("upper 1.2", "clip/high_fraction"),),
-        seeds=64,
+        seeds=288,
         falsifier=Falsifier(
             "The upper bound is lowered to 1.05 instead of raised.",
             {"upper 1.4": {"objective": "ppo(clip_high=0.05)"}},
         ),
         recorded="reproduced",
+        tier="full",
     )
 )
 register(
@@ -80,12 +83,15 @@ register(
         direction="less",
         threshold=-0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="lower 0.6", minus="lower 0.8")),
+        controls=(difference(AT_DIVERGENCE, of="lower 0.6", minus="lower 0.8"),),
         acts=(("lower 0.8", "clip/low_fraction"),),
         falsifier=Falsifier(
             "The lower bound is raised to 0.95 instead of lowered.",
             {"lower 0.6": {"objective": "ppo(clip_low=0.05)"}},
         ),
         recorded="reproduced",
+        seeds=272,
+        tier="full",
     )
 )
 register(
@@ -148,6 +154,7 @@ register(
         direction="less",
         threshold=-0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="stale", minus="fresh")),
+        controls=(difference(AT_DIVERGENCE, of="stale", minus="fresh"),),
         acts=(("stale", "clip/fraction"),),
         falsifier=Falsifier("The stale arm gets fresh rollouts.", {"stale": {"objective": "grpo"}}),
         recorded="refuted",
@@ -155,6 +162,8 @@ register(
             "At equal iterations the stale run also has the higher entropy, because it learns more slowly; matching "
             "the reward removes that and leaves the sign unchanged.",
         ),
+        seeds=176,
+        tier="full",
     )
 )
 register(
@@ -174,10 +183,13 @@ register(
         direction="less",
         threshold=-0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="eight", minus="two")),
+        controls=(difference(at_matched("exact/entropy", "exact/kl_cumulative", 0.5), of="eight", minus="two"),),
         acts=(("eight", "clip/fraction"),),
         falsifier=Falsifier("The first arm makes two passes as well.", {"eight": GRPO | {"epochs": 2}}),
         recorded="inconclusive",
         notes=("The effect has the claimed sign, unlike that of old rollouts, and about the size of the threshold.",),
+        seeds=224,
+        tier="full",
     )
 )
 register(
@@ -256,6 +268,7 @@ register(
         curves=("advantage/positive_loss_fraction", "advantage/positive_token_fraction"),
         falsifier=Falsifier("Right responses are the longer ones.", {"grpo": GRPO | {"env": LONGER_WHEN_RIGHT}}),
         recorded="reproduced",
+        seeds=56,
     )
 )
 register(
@@ -277,6 +290,8 @@ register(
         curves=("advantage/positive_loss_fraction", "advantage/positive_token_fraction"),
         falsifier=Falsifier("Right responses are the longer ones.", {"longer": GRPO | {"env": LONGER_WHEN_RIGHT}}),
         recorded="reproduced",
+        seeds=160,
+        tier="full",
     )
 )
 register(
@@ -376,6 +391,7 @@ register(
         recorded="reproduced",
     )
 )
+OUTSIDE_OVER_INSIDE = between(average("band/outside_entropy"), average("band/inside_entropy"), arm="ppo", times=1.1)
 register(
     StatisticalClaim(
         id="bapo/leaving-tokens-are-uncertain",
@@ -390,10 +406,11 @@ register(
         setting=MODULAR_SUM | {"staleness": 8},
         # An entropy band that is never left: PPO, with the entropies at hand.
         arms={"ppo": {"objective": "erc(base=ppo,beta_low=0.999,beta_high=1000.0)"}},
-        estimand=between(average("band/outside_entropy"), average("band/inside_entropy"), arm="ppo", times=1.1),
+        estimand=OUTSIDE_OVER_INSIDE,
         direction="greater",
         threshold=0.0,
         planted=0.05,
+        null=Null(NULL_REWARD | {"staleness": 8}, OUTSIDE_OVER_INSIDE),
         acts=(("ppo", "band/outside_fraction"),),
         curves=("band/outside_entropy", "band/inside_entropy"),
         falsifier=Falsifier(
@@ -461,6 +478,7 @@ for where, setting, recorded, note in (
             threshold=0.02,
             planted=0.1,
             null=Null(NULL_REWARD, difference(final("exact/entropy"), of="bapo", minus="ppo")),
+            controls=(difference(AT_LONG_DIVERGENCE if long else AT_DIVERGENCE, of="bapo", minus="ppo"),),
             acts=(("ppo", "clip/fraction"),),
             falsifier=Falsifier(
                 "The search is taken away: BAPO's bounds are fixed at PPO's own 0.8 and 1.2.",
@@ -472,7 +490,7 @@ for where, setting, recorded, note in (
                 "more negative tokens through than PPO's 0.8: the very thing that statement B4 says hurts.",
             ),
             tier="full",
-            seeds=128 if long else 32,
+            seeds=320 if long else 432,
         )
     )
 register(
@@ -492,11 +510,16 @@ register(
         threshold=0.02,
         planted=0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="bapo", minus="fixed")),
+        controls=(difference(AT_LONG_DIVERGENCE, of="bapo", minus="fixed"),),
         acts=(("fixed", "clip/fraction"),),
         falsifier=Falsifier("The target is 0, which every share reaches.", {"bapo": _bapo(target=0.0)}),
-        recorded="reproduced",
+        recorded="inconclusive",
+        notes=(
+            "The effect is two to three times the threshold, but so few standard errors above it that one of two master "
+            "seeds leaves it open.",
+        ),
         tier="full",
-        seeds=128,
+        seeds=704,
     )
 )
 register(
@@ -513,9 +536,10 @@ register(
         setting=MODULAR_SUM | {"staleness": 4},
         arms={"bapo": _bapo(), "ppo": PPO},
         estimand=difference(final("exact/return"), of="bapo", minus="ppo"),
+        statistic="iqm",
         direction="greater",
         threshold=0.005,
-        tuning=Tuning((8.0, 16.0, 32.0, 64.0, 128.0), final("exact/return")),
+        tuning=Tuning((16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0), final("exact/return")),
         acts=(("ppo", "clip/fraction"),),
         curves=("exact/regret", "exact/kl_step"),
         falsifier=Falsifier(
@@ -555,6 +579,7 @@ register(
         tier="full",
         recorded="refuted",
         notes=("Neither becomes unstable on this task.",),
+        seeds=56,
     )
 )
 register(
@@ -604,6 +629,7 @@ register(
             "final score, which does not differ here either.",
         ),
         tier="full",
+        seeds=128,
     )
 )
 register(
@@ -618,6 +644,8 @@ register(
         setting=LONGER_WHEN_WRONG,
         arms={"lower first": _bapo(target=0.5, order="lower_first"), "upper first": _bapo(target=0.5)},
         estimand=difference(average("exact/regret"), of="lower first", minus="upper first"),
+        # In most seeds the orders hardly differ, in one of dozens by several times the threshold.
+        statistic="iqm",
         direction="equivalent",
         threshold=0.01,
         planted=0.0,
@@ -627,6 +655,7 @@ register(
         recorded="reproduced",
         notes=("Where the target is out of reach both orders end at the same widest bounds.",),
         tier="full",
+        seeds=64,
     )
 )
 

@@ -16,7 +16,7 @@ from analysis.claims._estimands import (
     roughness,
     time_to,
 )
-from analysis.claims._settings import MODULAR_SUM, NULL_REWARD
+from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.theory.gradient_weights import Tokens, autograd_update, random_tokens
 from testbed.sampling import collect_groups
 
@@ -174,7 +174,7 @@ register(
         estimand=difference(average("exact/regret"), of="sas", minus="grpo"),
         direction="less",
         threshold=-0.01,
-        tuning=Tuning((16.0, 32.0, 64.0, 128.0, 256.0), average("exact/regret"), better="lower"),
+        tuning=Tuning((64.0, 256.0, 1024.0, 4096.0, 16384.0), average("exact/regret"), better="lower"),
         curves=("exact/regret", "advantage/nonzero_fraction"),
         falsifier=Falsifier(
             "The memory of earlier visits is removed: the first arm standardises within its group as well.",
@@ -248,8 +248,8 @@ for name, tuning, rate_text, recorded in (
     ("samples-to-target", None, "One learning rate, 64, for both.", "reproduced"),
     (
         "samples-to-target-tuned",
-        Tuning((32.0, 64.0, 128.0, 256.0, 512.0), time_to("exact/return", 0.9), better="lower"),
-        "Learning rate of each arm chosen from one grid up to 512.",
+        Tuning((64.0, 256.0, 1024.0, 4096.0, 16384.0), time_to("exact/return", 0.9), better="lower"),
+        "Learning rate of each arm chosen from one grid up to 16384.",
         "refuted",
     ),
 ):
@@ -266,6 +266,7 @@ for name, tuning, rate_text, recorded in (
             | {"env": "DifficultyMixture-v1", "steps": 60, "learning_rate": 64.0, "advantage": None},
             arms={"dcpo": {"objective": DCPO}, "dapo": {"objective": "dapo"}},
             estimand=contrast(time_to("exact/return", 0.9), of="dcpo", minus="dapo", times=0.5),
+            statistic="iqm" if tuning else "mean",
             direction="less",
             threshold=0.0,
             planted=-2.0,
@@ -274,6 +275,7 @@ for name, tuning, rate_text, recorded in (
             curves=("exact/return", "group/zero_variance_fraction"),
             falsifier=CAPPED,
             tier="full" if tuning else "quick",
+            seeds=48,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "At one learning rate DCPO's wider bounds let a rollout move the policy further. Larger steps let DAPO "
@@ -298,7 +300,7 @@ for name, tuning, rate_text, recorded, notes in (
     ),
     (
         "rare-arm-regret-tuned",
-        Tuning((8.0, 16.0, 32.0, 64.0, 128.0), average("exact/regret"), better="lower"),
+        Tuning((16.0, 32.0, 64.0, 128.0, 256.0), average("exact/regret"), better="lower"),
         "learning rate of each arm chosen from one grid, inside which both have their best",
         "refuted",
         (
@@ -331,7 +333,7 @@ for name, tuning, rate_text, recorded, notes in (
             curves=("exact/regret", "exact/entropy"),
             falsifier=CAPPED,
             tier="full" if tuning else "quick",
-            seeds=64 if tuning else DEFAULT_SEEDS,
+            seeds=208 if tuning else DEFAULT_SEEDS,
             recorded=recorded,  # type: ignore[arg-type]
             notes=notes,
         )
@@ -356,6 +358,10 @@ register(
         statistic="smallest step",
         threshold=0.1,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="dcpo", minus="grpo")),
+        controls=(
+            difference(AT_DIVERGENCE, of="dcpo", minus="grpo"),
+            difference(AT_DIVERGENCE, of="dapo", minus="dcpo"),
+        ),
         acts=(("grpo", "clip/fraction"),),
         falsifier=Falsifier(
             "The first and the last of the three are exchanged.",
@@ -367,6 +373,8 @@ register(
             "updates that lower it. Which wins depends on the step: at this learning rate DCPO is below both, at 64 "
             "above both, and from a peaked start above both as well.",
         ),
+        seeds=128,
+        tier="full",
     )
 )
 register(
@@ -397,5 +405,6 @@ register(
             "DCPO moves further per rollout at the same learning rate, and a larger step is rougher; divided by the "
             "root of the divergence per rollout its curve is still the rougher one.",
         ),
+        seeds=80,
     )
 )

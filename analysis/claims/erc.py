@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from analysis.claims._claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
 from analysis.claims._estimands import (
     Estimand,
     at_matched,
@@ -56,6 +56,7 @@ def _mask_share_over_clip_share(times: float) -> Estimand:
         f"[erc] {masked.description} - {times:g} × [dapo] {clipped.description}",
         lambda runs: masked.read(runs["erc"]) - times * clipped.read(runs["dapo"]),
         frozenset({"erc", "dapo"}),
+        alike=False,
     )
 
 
@@ -231,7 +232,7 @@ for name, base, model, where, recorded, planted in (
             ),
             tier="full",
             # In a table the effect is close to the threshold of a tenth, so more seeds are needed to tell them apart.
-            seeds=192 if model == "tabular" else DEFAULT_SEEDS,
+            seeds=1664 if model == "tabular" else 80,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "In a table the unsampled actions of a state move as one rigid block (T7), so there is little to "
@@ -375,6 +376,7 @@ for name, measure, title, what, scope, unit, planted, recorded, moving in (
             acts=ACTS,
             curves=("exact/token_entropy", "exact/kl_step"),
             falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED} | moving}),
+            seeds=96,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "ERC also takes smaller steps, and a smaller step is smoother by itself: the variants at the same "
@@ -430,6 +432,8 @@ register(
         curves=("exact/token_entropy", "exact/kl_step"),
         falsifier=Falsifier(NO_BAND_GPPO.description, {"erc": {**NO_BAND_GPPO.arms["erc"], **SAME_MOVEMENT_GPPO}}),
         recorded="inconclusive",
+        seeds=128,
+        tier="full",
     )
 )
 
@@ -461,8 +465,8 @@ for name, moving, setting_scope, recorded in (
             notes=(
                 "Many small steps to a point cost less summed divergence than few large ones, whatever the objective: "
                 "at the same movement per rollout nothing is left of the gain.",
-                "The matched level was lowered from 0.1 to 0.05 nats after one judging seed never reached 0.1; master "
-                "seed 7, which had no part in that, gives the same verdict.",
+                "The matched level was lowered from 0.1 to 0.05 nats after a seed of an earlier judging run never "
+                "reached 0.1; the master seeds of the record are later ones, with which nothing was chosen.",
             ),
         )
     )
@@ -486,12 +490,12 @@ for name, base, arms, falsifier, number, recorded in (
             estimand=difference(average("exact/regret"), of="erc", minus=base),
             direction="less",
             threshold=-0.02,
-            tuning=Tuning((8.0, 16.0, 32.0, 64.0, 128.0), average("exact/regret"), better="lower"),
+            tuning=Tuning((16.0, 32.0, 64.0, 128.0, 256.0), average("exact/regret"), better="lower"),
             acts=ACTS,
             curves=("exact/regret", "exact/entropy"),
             falsifier=falsifier,
             tier="full",
-            seeds=64,
+            seeds=272,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "The paper's gains are one to two points of benchmark scores on language models, where parameters are "

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.claims._claim import Falsifier, Null, StatisticalClaim, register
 from analysis.claims._estimands import Estimand, Measure, at_matched, average, difference, final, largest, value_of
-from analysis.claims._settings import MODULAR_SUM, NULL_REWARD, STALE
+from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD, STALE
 from analysis.trajectories import Trajectories
 
 Array = NDArray[np.float64]
@@ -75,6 +75,7 @@ register(
         ),
         recorded="reproduced",
         notes=("At the unclipped objective's best learning rate, half of this one, the two are alike.",),
+        seeds=80,
     )
 )
 register(
@@ -99,6 +100,7 @@ register(
             "The opposite happens: a ratio that grew large under one lucky reward is what locks the policy in here, "
             "and a cap on its weight is a smaller step.",
         ),
+        seeds=48,
     )
 )
 
@@ -122,6 +124,7 @@ register(
         direction="greater",
         threshold=0.2,
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="weight one", minus="grpo")),
+        controls=(difference(AT_DIVERGENCE, of="weight one", minus="grpo"),),
         acts=(("grpo", "clip/fraction"),),
         falsifier=Falsifier("Both arms keep their ratios, one without a clip.", {"weight one": UNCLIPPED}),
         recorded="refuted",
@@ -129,6 +132,7 @@ register(
             "Without ratios there is no clip either: negative tokens that became rare keep their full weight, which "
             "lowers entropy. In the paper the ratio is replaced inside a clipped objective.",
         ),
+        seeds=96,
     )
 )
 register(
@@ -244,6 +248,7 @@ for name, env, size, recorded in (
                 "A bandit with a hundred arms of which one pays well, where theory has a straight line.",
                 {"grpo": {"objective": GRPO, "env": "RareArm-v1"}},
             ),
+            seeds=64,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "Theory (the one-good-arm curve) has the exponential for few actions and a straight line for many.",

@@ -15,7 +15,7 @@ PAPER = "SAPO"
 CITATION = "Gao et al., arXiv 2511.20347v2"
 SAPO, GSPO, GRPO = {"objective": "sapo"}, {"objective": "gspo"}, {"objective": "grpo"}
 WIDE_GSPO = {"objective": "gspo(clip_low=0.1,clip_high=0.1)"}
-EQUAL_BUDGET = Tuning((16.0, 64.0, 256.0, 1024.0), final("exact/return"))
+EQUAL_BUDGET = Tuning((16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0), final("exact/return"))
 CLOSED_GATE = Falsifier(
     "SAPO's gate is closed at the smallest deviation: τ = 1000 for both signs.",
     {"sapo": {"objective": "sapo(tau_pos=1000.0,tau_neg=1000.0)"}},
@@ -39,6 +39,8 @@ for name, rates, tuning, recorded in (
             setting=STALE,
             arms={"sapo": SAPO, "gspo": GSPO},
             estimand=difference(final("exact/return"), of="sapo", minus="gspo"),
+            # At its best rate one seed in some dozens fails and all others are alike.
+            statistic="mean" if tuning is None else "iqm",
             direction="greater",
             threshold=0.05,
             tuning=tuning,
@@ -67,6 +69,7 @@ register(
         setting=STALE | {"staleness": 32},
         arms={"sapo": SAPO, "gspo": GSPO},
         estimand=difference(final("exact/return"), of="sapo", minus="gspo"),
+        statistic="iqm",
         direction="less",
         threshold=-0.05,
         tuning=EQUAL_BUDGET,
@@ -104,6 +107,7 @@ register(
         ),
         recorded="refuted",
         notes=("The two gates differ by 2.3 % at a ratio of 2 and by less closer to 1.",),
+        seeds=56,
     )
 )
 TAUS = {f"τ_neg {tau:g}": {"objective": f"sapo(tau_neg={tau})"} for tau in (0.5, 1.0, 2.0, 4.0)}
@@ -130,6 +134,7 @@ register(
         notes=(
             "At a quarter of the rate ratios stay where all these gates are flat, and the first step is below noise.",
         ),
+        seeds=64,
     )
 )
 
@@ -184,7 +189,7 @@ SHARED_SCOPE = (
     "A transformer with one layer of width 16 on modular sum with four tokens; one pass over each rollout in four "
     "mini-batches, as in the paper."
 )
-SHARED_BUDGET = Tuning((0.1, 0.4, 0.8, 1.6), final("exact/return"))
+SHARED_BUDGET = Tuning((0.2, 0.4, 0.8, 1.6, 3.2), final("exact/return"))
 
 
 def _leads(of: str, over: tuple[str, ...]) -> Estimand:
@@ -222,7 +227,7 @@ register(
         curves=("exact/regret", "exact/entropy", "exact/kl_step"),
         falsifier=CLOSED_GATE,
         recorded="inconclusive",
-        tier="full",
+        tier="networks",
         seeds=64,
     )
 )
@@ -247,7 +252,8 @@ register(
         curves=("exact/regret", "exact/entropy", "exact/kl_step"),
         falsifier=Falsifier("SAPO gets fresh rollouts.", {"sapo": SAPO | {"staleness": 0}}),
         recorded="refuted",
-        tier="full",
+        tier="networks",
+        seeds=56,
     )
 )
 register(
@@ -271,7 +277,7 @@ register(
         curves=("kl/old_k3", "ratio/max"),
         falsifier=Falsifier("The learning rate is sixteen times larger.", {"sapo": SAPO | {"learning_rate": 0.8}}),
         recorded="reproduced",
-        tier="full",
+        tier="networks",
     )
 )
 
@@ -302,8 +308,8 @@ register(
         curves=("ratio/log_abs_mean", "ratio/max", "exact/return"),
         falsifier=Falsifier("Nothing is replayed.", {"replay": SAPO}),
         recorded="reproduced",
-        tier="full",
-        seeds=96,
+        tier="networks",
+        seeds=240,
     )
 )
 register(
@@ -324,8 +330,8 @@ register(
         curves=("exact/return", "ratio/log_abs_mean"),
         falsifier=CLOSED_GATE,
         recorded="reproduced",
-        tier="full",
-        seeds=64,
+        tier="networks",
+        seeds=240,
     )
 )
 register(
@@ -346,7 +352,7 @@ register(
         curves=("exact/return", "ratio/log_abs_mean"),
         falsifier=Falsifier("Both arms replay.", {"own routing": GRPO | REPLAY}),
         recorded="refuted",
-        tier="full",
-        seeds=96,
+        tier="networks",
+        seeds=240,
     )
 )

@@ -108,9 +108,9 @@ file_entry(
         statement="Switching from (0, 1) to (½, 1) at step 585 lowers the entropy and raises the accuracy.",
         status="llm",
         claims=("ce-gppo/order-of-decay", "ce-gppo/high-entropy-gains-nothing"),
-        configuration="Two runs of `testbed finetune`, the first with `objective: ce_gppo(beta1=0.0)`, the second "
-        "starting from the first one's `model/` with `objective: ce_gppo(beta1=0.5)`, against one that goes on "
-        f"unchanged. {SMALLEST}",
+        configuration="Two runs of `testbed finetune` with `qwen2.5-1.5b-math.yaml`, the first with "
+        "`objective: ce_gppo(beta1=0.0)`, the second starting from the first one's `model/` with "
+        f"`objective: ce_gppo(beta1=0.5)`, against one that goes on unchanged. {SMALLEST}",
         reason="Out of the simulator's scope, which keeps hyper-parameters for a whole run; the claims judge what the "
         "two settings do when each is used throughout.",
     )

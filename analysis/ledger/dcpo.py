@@ -6,10 +6,10 @@ from analysis.ledger._entry import Entry, file_entry
 
 SOURCE = "DCPO"
 FINETUNE = (
-    "`testbed finetune` with `objective: dcpo` against `grpo` and `dapo`, the same `reduction`, 8 responses a prompt, "
-    "and each objective's learning rate chosen from one grid."
+    "`testbed finetune` with `qwen2.5-1.5b-math.yaml` and `objective: dcpo` against `grpo` and `dapo`, the same "
+    "`reduction`, 8 responses a prompt, and each objective's learning rate chosen from one grid."
 )
-SMALLEST = "Smallest honest version: Qwen2.5-Math-1.5B on GSM8K, 200 steps, five seeds an arm, avg@32 with an interval."
+SMALLEST = "Smallest honest version: `qwen2.5-0.5b-gsm8k.yaml`, 200 steps, five seeds an arm, avg@32 with an interval."
 MECHANISM = (
     "The scores themselves need the paper's models and data; the claims judge the mechanism behind them, the reach for "
     "rare tokens."

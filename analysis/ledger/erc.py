@@ -6,9 +6,9 @@ from analysis.ledger._entry import Entry, file_entry
 
 SOURCE = "ERC"
 FINETUNE = (
-    "`testbed finetune` with `objective: {erc}` against `{base}`, several updates a rollout, 8 responses a prompt, "
-    "and each objective's learning rate chosen from one grid. Smallest honest version: a distilled 1.5B model on "
-    "GSM8K, 200 steps, five seeds an arm, avg@32 with an interval."
+    "`testbed finetune` with `qwen2.5-1.5b-math.yaml` and `objective: {erc}` against `{base}`, several updates a "
+    "rollout, 8 responses a prompt, and each objective's learning rate chosen from one grid. Smallest honest version: "
+    "`qwen2.5-0.5b-gsm8k.yaml`, 200 steps, five seeds an arm, avg@32 with an interval."
 )
 
 file_entry(

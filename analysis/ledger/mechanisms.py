@@ -13,14 +13,15 @@ for number, status, statement, claims, reason in (
         "Without a reward signal the entropy falls or rises with (ε_low, ε_high); the boundary lies at equal offsets "
         "(arithmetic) or at ε_low/(1-ε_low) (logarithmic).",
         (
+            "baselines/noise-grid",
             "baselines/noise-order-peaked",
             "baselines/noise-order-spread",
             "baselines/noise-boundary-arithmetic",
             "baselines/noise-boundary-logarithmic",
             "ce-gppo/null-reward-order",
         ),
-        "Judged at the two points that tell the rules apart. Over tens of rollouts repeated wins of single arms take "
-        "over, and from spread policies noise lowers the entropy at any offsets.",
+        "Directions over a grid, the boundary at the two points that tell the rules apart. Over tens of rollouts "
+        "repeated wins of single arms take over, and from spread policies noise lowers the entropy at any offsets.",
     ),
     (
         "M2",

@@ -66,13 +66,15 @@ def measured(value: Any, unit: Any, *, width: float | None = None) -> str:
 
 
 def interval(pair: Any) -> str:
-    """Both ends of an interval, equally fine.
+    """Both ends of an interval, equally fine; a missing one of two is a side without a bound.
 
-    >>> interval([0.1234, 0.1891]), interval(None)
-    ('[0.123, 0.189]', 'missing')
+    >>> interval([0.1234, 0.1891]), interval(None), interval([0.5, None])
+    ('[0.123, 0.189]', 'missing', '[0.5, ∞)')
     """
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or is_missing(pair[0]) or is_missing(pair[1]):
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or (is_missing(pair[0]) and is_missing(pair[1])):
         return MISSING
+    if is_missing(pair[0]) or is_missing(pair[1]):
+        return f"[{number(pair[0])}, ∞)" if is_missing(pair[1]) else f"(−∞, {number(pair[1])}]"
     width = abs(pair[1] - pair[0])
     return f"[{number(pair[0], width=width)}, {number(pair[1], width=width)}]"
 

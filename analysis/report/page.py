@@ -156,6 +156,11 @@ def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
         "setting": _setting(claim.get("setting")),
         "p_values": _p_values(claim),
         "null": _null(claim),
+        "controls": [
+            {"estimand": formatting.text(item.get("estimand")), **_numbers(item, claim)}
+            for item in claim.get("controls") or []
+        ],
+        "event_times": _event_times(claim),
         "estimand": claim.get("estimand"),
         "falsifier": None if not isinstance(falsifier, Mapping) else _falsifier(falsifier, claim),
         "notes": _notes(claim.get("notes")),
@@ -173,7 +178,9 @@ def _claim(claim: Mapping[str, Any], anchor: str) -> dict[str, Any]:
 def _numbers(source: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, str]:
     ends, level, unit = source.get("interval"), source.get("level", claim.get("level")), claim.get("unit")
     shown = formatting.interval(ends)
-    width = abs(ends[1] - ends[0]) if ends is not None and shown != formatting.MISSING else None
+    known = [formatting.finite(end) for end in ends] if isinstance(ends, list | tuple) else []
+    low, high = known if len(known) == 2 else (None, None)
+    width = None if low is None or high is None else abs(high - low)
     name = "Interval" if formatting.is_missing(level) else f"{100 * float(level):g}\u00a0% interval"
     return {
         "estimate": formatting.measured(source.get("estimate"), unit, width=width),
@@ -225,7 +232,23 @@ def _p_values(claim: Mapping[str, Any]) -> str | None:
     adjusted = claim.get("adjusted") or {}
     for key, name in (("holm", "Holm, this paper"), ("benjamini_hochberg", "Benjamini–Hochberg, all claims")):
         parts.append(f"{formatting.number(adjusted.get(key))} ({name})")
+    if not formatting.is_missing(claim.get("trend_p_value")):
+        parts.append(f"{formatting.number(claim['trend_p_value'])} (Page's test of any trend)")
     return "; ".join(parts)
+
+
+def _event_times(claim: Mapping[str, Any]) -> list[str]:
+    """Of a claim about waiting times, a sentence an arm."""
+    sentences = []
+    for name, seen in (claim.get("event_times") or {}).items():
+        median = formatting.interval(seen.get("median_interval"))
+        half = (
+            "half of them never did"
+            if formatting.is_missing(seen.get("median"))
+            else f"Kaplan-Meier median {formatting.number(seen['median'])} {median}"
+        )
+        sentences.append(f"{name}: {seen.get('events')} of {seen.get('seeds')} seeds got there; {half}.")
+    return sentences
 
 
 def _null(claim: Mapping[str, Any]) -> dict[str, str] | None:

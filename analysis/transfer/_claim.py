@@ -115,6 +115,9 @@ class LanguageModelClaim(StatisticalClaim):
     problems and all sampling, so that arms are paired by it as far as their policies agree.
     """
 
+    level: float = 0.90
+    """Less than a toy claim asks for: a seed costs minutes, and there is no second set of them to repeat a verdict."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for arm in (*self.arms.values(), *self.falsifier.arms.values()):

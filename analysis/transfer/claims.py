@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.claims import StatisticalClaim
-from analysis.claims._claim import Falsifier
+from analysis.claims._claim import Falsifier, Tuning
 from analysis.claims._estimands import Estimand, at_matched, average, contrast, difference, final, in_order
-from analysis.claims.sapo import ROUTED, ROUTED_SCOPE, SHARED_BUDGET
+from analysis.claims.sapo import ROUTED, ROUTED_SCOPE
 from analysis.transfer._claim import LanguageModelClaim, Scale, TransferClaim
 from analysis.transfer._training import RECENT_REWARD, SUCCESS
 from testbed.errors import ConfigError, UnknownNameError
@@ -225,7 +225,8 @@ EXPERTS_REWARD = TransferClaim(
         estimand=difference(final("exact/return"), of="sapo", minus="gspo"),
         direction="greater",
         threshold=0.05,
-        tuning=SHARED_BUDGET,
+        tuning=Tuning((0.1, 0.4, 0.8, 1.6), final("exact/return")),
+        level=0.90,
         acts=(("gspo", "clip/fraction"),),
         falsifier=Falsifier(
             "SAPO's gate is closed at the smallest deviation: τ = 1000 for both signs.", {"sapo": {"objective": CLOSED}}

@@ -56,6 +56,7 @@ def simulate(
     mismatch: float | str | None = None,
     partial: int | None = None,
     metrics_every: int = 1,
+    sampled_metrics: bool = True,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     compile: bool = False,
@@ -89,6 +90,8 @@ def simulate(
         mismatch: how the sampler differs from the trainer, see `testbed.simulation.Settings`; `None`: not at all.
         partial: how much of a response a rollout writes, see `testbed.simulation.Settings`.
         metrics_every: rollouts between two rows of the table.
+        sampled_metrics: whether rows also measure the sampled batches, which costs about as much as the updates;
+            without them a row has the metrics `exact/…` alone.
         dtype: floating-point type of the policy and the objective; exact metrics are float64 always.
         device: where policies are trained, such as `cuda`. Random numbers are drawn on the processor, so every device
             sees the same; results differ by the rounding of its sums, which accelerators do not even repeat.
@@ -150,7 +153,9 @@ def simulate(
                 tables = spec.for_seeds([table_seed(seed, number) for number in numbers])
                 logits = _initial_logits(tables, initial, numbers).to(place, dtype)
                 policy = make_policy(model, logits, episodes)
-                training = Training(item, tables, policy, settings, numbers, seed, compile=compile)
+                training = Training(
+                    item, tables, policy, settings, numbers, seed, compile=compile, sampled_metrics=sampled_metrics
+                )
                 rows = []
                 for row in training.run():
                     progress.advance()
@@ -158,7 +163,7 @@ def simulate(
                         rows.append(row)
                 largest = max(largest, training.largest_log_ratio)
                 frames.append(_frame(label, index * seeds, numbers, rows, settings))
-    if largest == 0:
+    if sampled_metrics and largest == 0:
         warnings.warn(
             "every probability ratio was exactly 1, so objectives that differ by their clipping have the same gradient "
             f"here and this run cannot separate them; raise epochs ({epochs}) or staleness ({staleness})",

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.calibration import Calibration, ClaimCalibration, _planted, calibrate, calibrated_claims
-from analysis.claims import StatisticalClaim, get_claim
+from analysis import calibration
+from analysis.calibration import (
+    Calibration,
+    ClaimCalibration,
+    _moved,
+    _null_sides,
+    _truth,
+    calibrate,
+    calibrated_claims,
+    reason_to_skip,
+)
+from analysis.claims import StatisticalClaim, claim_names, get_claim
+from analysis.claims._arms import run_arms
 from testbed.errors import ConfigError, RunExistsError
 
 
@@ -17,55 +29,151 @@ def claim(name: str) -> StatisticalClaim:
     return found
 
 
+def row(name: str, repeats: int = 50, **changes: object) -> ClaimCalibration:
+    made = ClaimCalibration(name, repeats, 32, "itself", "does not hold", 0, 0, 1.0, repeats, paired=False)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
 def test_a_claim_is_calibrated_and_the_result_saved(tmp_path: Path) -> None:
     done = calibrate(["dcpo/response-utilisation"], repeats=3, jobs=1, out=tmp_path / "c", command="testbed calibrate")
     (found,) = done.claims
-    assert found.repeats == 3
-    assert found.false_verdicts == 0
+    assert (found.repeats, found.null, found.truth, found.false_verdicts) == (3, "itself", "does not hold", 0)
     assert found.power == 1.0, "an effect of twice the threshold over 32 seeds is far outside the noise here"
     saved = json.loads((tmp_path / "c" / "calibration.json").read_text(encoding="utf-8"))
     assert saved["null_verdicts"] == 3
 
 
-def test_the_two_sides_differ_by_chance() -> None:
-    from analysis.calibration import _null_sides
+def test_an_interrupted_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "c"
+    first = calibrate(["baselines/noise-boundary-logarithmic"], repeats=2, jobs=1, out=out)
+    with pytest.raises(RunExistsError):
+        calibrate(["baselines/noise-boundary-logarithmic"], repeats=2, jobs=1, out=out)
 
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished claim was run again")
+
+    monkeypatch.setattr(calibration, "_calibrate_one", refuse)
+    assert calibrate(["baselines/noise-boundary-logarithmic"], repeats=2, jobs=1, out=out, resume=True) == first
+    # Another number of repetitions is another calibration.
+    with pytest.raises(AssertionError, match="run again"):
+        calibrate(["baselines/noise-boundary-logarithmic"], repeats=3, jobs=1, out=out, resume=True)
+
+
+def test_where_arms_are_not_measured_alike_the_falsifier_is_the_null_run() -> None:
+    judged = claim("erc/mask-share")
+    assert calibration._null_arms(judged)["erc"] == judged.falsifier.arms["erc"]
+    compared = claim("sapo/staleness-reward-equal-rate")
+    assert calibration._null_arms(compared) == {"sapo": {"objective": "gspo"}, "gspo": {"objective": "gspo"}}
+
+
+def test_the_two_sides_differ_by_chance() -> None:
     sides = _null_sides(claim("dcpo/response-utilisation"), 6)
     left, right = (side["advantage/nonzero_fraction"][-1] for side in sides.values())
     assert (left != right).any(), "an objective against itself on the same seeds would be trivially equal"
 
 
+@pytest.mark.parametrize(
+    ("direction", "threshold", "mean", "truth"),
+    [
+        ("greater", 0.5, 0.0, "does not hold"),
+        # "At most a little worse" is true of an arm against itself, so there "refuted" is the false verdict.
+        ("greater", -0.5, 0.0, "holds"),
+        ("greater", 0.0, 0.0, "on the threshold"),
+        ("equivalent", 0.5, 0.0, "holds"),
+        ("less", -0.5, -1.0, "holds"),
+    ],
+)
+def test_what_is_true_of_a_null_run(direction: str, threshold: float, mean: float, truth: str) -> None:
+    judged = dataclasses.replace(
+        claim("dcpo/response-utilisation"), direction=direction, threshold=threshold, planted=1.0
+    )
+    noise = np.random.default_rng(0).normal(size=(20, 32))
+    # The sample mean is exactly the one given.
+    assert _truth(judged, list(noise - noise.mean() + mean)) == truth
+
+
+def test_false_verdicts_are_counted_on_the_side_that_is_not_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = claim("sapo/staleness-reward-equal-rate")
+    noise = np.random.default_rng(0).normal(size=(20, 32)) * 1e-3
+    # Eighteen repetitions of no effect, one with an effect above the threshold of 0.05, which is reproduced and false,
+    # and one with an effect below it, which is refuted and true.
+    repetitions = [*noise[:18], noise[18] + 0.1, noise[19] - 0.1]
+    same = run_arms(judged.setting | {"steps": 1}, {"sapo": judged.arms["sapo"]}, 5, 0)["sapo"]
+    monkeypatch.setattr(calibration, "_null_sides", lambda *_: {"sapo": same, "gspo": same})
+    monkeypatch.setattr(calibration, "_repetitions", lambda *_: repetitions)
+    found = calibration._calibrate_one(judged, len(repetitions), None)  # type: ignore[arg-type]
+    assert (found.truth, found.false_verdicts) == ("does not hold", 1)
+
+
 def test_planting_moves_the_mean_and_nothing_else() -> None:
     null = np.array([[1.0, 2.0], [3.0, 6.0]])
-    planted = _planted(claim("dcpo/response-utilisation"), null)
-    assert planted.mean() == pytest.approx(0.2, rel=1e-12)  # twice the threshold of 0.1
+    planted = np.stack(_moved(claim("dcpo/response-utilisation"), list(null), 0.2))
+    assert planted.mean() == pytest.approx(0.2, rel=1e-12)
     np.testing.assert_allclose(planted - planted[0, 0], null - null[0, 0], rtol=1e-12)
 
 
+def test_planting_an_order_makes_every_step_the_effect() -> None:
+    null = [np.random.default_rng(seed).normal(size=(6, 4)) for seed in range(3)]
+    steps = np.diff(np.stack(_moved(claim("ce-gppo/order-of-decay"), null, 0.1)).mean((0, 1)))
+    assert steps == pytest.approx([0.1] * 3, rel=1e-9)
+
+
+def test_a_constant_is_moved_without_a_rounding_error() -> None:
+    moved = _moved(claim("bapo/search-moves-at-equal-lengths"), [np.full(20, 1.2)] * 3, 1.25)
+    assert all((values == 1.25).all() for values in moved)
+
+
+def test_more_seeds_than_a_repetition_holds_are_drawn_from_all_of_them() -> None:
+    judged = dataclasses.replace(claim("dcpo/response-utilisation"), seeds=600)
+    repetitions = [np.arange(32.0) + 1000 * index for index in range(3)]
+    drawn = calibration._full_size(judged, repetitions)
+    assert [len(values) for values in drawn] == [600] * 3
+    assert set(np.concatenate(drawn)) <= set(np.concatenate(repetitions))
+    smaller = dataclasses.replace(judged, seeds=32)
+    assert calibration._full_size(smaller, repetitions) is repetitions
+
+
 def test_rate_interval_is_the_exact_binomial_one() -> None:
-    rows = tuple(ClaimCalibration(f"c{i}", 50, 32, 0, 1.0, 50) for i in range(20))
-    low, high = Calibration(rows).rate_interval
+    low, high = Calibration(tuple(row(f"c{index}") for index in range(20))).rate_interval
     assert low == 0.0
     # None false in n = 1000: the upper end solves (1 - p)^n = 0.025.
     assert high == pytest.approx(1 - 0.025 ** (1 / 1000), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("theory/sapo-gate", "it is exact and has no sampling error"),
-        ("bapo/positive-tokens-are-a-minority", "it compares no two arms"),
-    ],
-)
-def test_claims_that_cannot_be_calibrated_say_why(name: str, reason: str) -> None:
-    assert name not in calibrated_claims()
-    with pytest.raises(ConfigError, match=reason):
-        calibrate([name], repeats=1, jobs=1)
+def test_yes_or_no_outcomes_are_left_out_at_the_threshold() -> None:
+    done = Calibration((row("a", at_threshold=2), row("b", at_threshold=None, found=None)))
+    assert done.at_threshold == (2, 50)
+    assert done.claims[1].power is None
+
+
+def test_every_statistical_claim_without_a_network_is_calibrated() -> None:
+    left_out = {name: reason_to_skip(name) for name in claim_names() if reason_to_skip(name) is not None}
+    for name, reason in left_out.items():
+        found = get_claim(name)
+        networks = isinstance(found, StatisticalClaim) and found.tier == "networks"
+        assert reason == (
+            "its policies are networks, and repeating it would take hours"
+            if networks
+            else "it is exact and has no sampling error"
+        )
+    assert len(calibrated_claims()) + len(left_out) == len(claim_names())
+
+
+def test_claims_that_cannot_be_calibrated_say_why() -> None:
+    with pytest.raises(ConfigError, match="it is exact and has no sampling error"):
+        calibrate(["theory/sapo-gate"], repeats=1, jobs=1)
+    with pytest.raises(ConfigError, match="its policies are networks"):
+        calibrate(["sapo/needs-no-replay"], repeats=1, jobs=1)
 
 
 def test_repeats_out_of_range() -> None:
     with pytest.raises(ConfigError, match="repeats is 0"):
         calibrate(["dcpo/response-utilisation"], repeats=0)
+
+
+def test_resuming_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="resume without out"):
+        calibrate(["dcpo/response-utilisation"], repeats=1, resume=True)
 
 
 def test_an_occupied_folder_is_refused_before_anything_runs(tmp_path: Path) -> None:

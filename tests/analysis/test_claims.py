@@ -10,8 +10,23 @@ import pandas as pd
 import pytest
 
 from analysis.claims import ExactClaim, StatisticalClaim, claim_names, get_claim, run_claim
-from analysis.claims._claim import Falsifier
-from analysis.claims._estimands import at_matched, average, between, contrast, difference, final, largest, roughness
+from analysis.claims._claim import Falsifier, Tuning
+from analysis.claims._estimands import (
+    at_matched,
+    average,
+    between,
+    contrast,
+    difference,
+    exceeds,
+    final,
+    in_order,
+    largest,
+    roughness,
+    time_to,
+)
+from analysis.claims._judging import CHOOSING_SEEDS, judge_values, tune
+from analysis.claims._judging import _filled as filled
+from analysis.statistics import VERDICT_LEVEL, judge
 from analysis.trajectories import Trajectories, by_objective, curve
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError, UnknownNameError
@@ -265,6 +280,7 @@ RUN = trajectories(
         # Return 0.6 is 0.4 of the way from 0.5 (H = 3) to 0.75 (H = 2), and the second seed's last value.
         (at_matched("exact/entropy", "exact/return", 0.6), [2.6, 1.0]),
         (at_matched("exact/entropy", "exact/return", 0.9), [0.8, math.nan]),
+        (exceeds(largest("clip/fraction"), 0.35), [0.0, 1.0]),
         # One second difference each: 0 - 2·2 + 3 and 1 - 2·1 + 2; a single number has no spread.
         (roughness("exact/entropy"), [0.0, 0.0]),
     ],
@@ -320,3 +336,138 @@ def test_a_claim_file_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"shelf/paper\.py cannot be loaded: .*falsifier"):
         Registry("claim", package="shelf").names()
+
+
+# -- confounders, seeds and missing values -------------------------------------------------------------------------
+
+STATISTICAL = [claim for claim in map(get_claim, claim_names()) if isinstance(claim, StatisticalClaim)]
+WITHOUT_NULL = {
+    "baselines/length-bias": "a quotient of two entropies is the length of a response",
+    "independent/exponential-law-few-actions": "without a reward there is no reward to explain by the entropy",
+    "independent/exponential-law-many-actions": "without a reward there is no reward to explain by the entropy",
+}
+"""Claims whose estimand reads an entropy without being about one."""
+
+
+@pytest.mark.parametrize("claim", STATISTICAL, ids=lambda claim: claim.id)
+def test_a_claim_about_entropy_has_its_null_reward_arm(claim: StatisticalClaim) -> None:
+    if "entropy" not in claim.estimand.description or claim.id in WITHOUT_NULL:
+        return
+    settings = [str({**claim.setting, **arm}["env"]) for arm in claim.arms.values()]
+    if all(env.startswith("NullBandit") for env in settings):
+        return
+    assert claim.null is not None
+    assert str({**claim.setting, **claim.null.setting}["env"]).startswith("NullBandit")
+
+
+@pytest.mark.parametrize("claim", STATISTICAL, ids=lambda claim: claim.id)
+def test_an_entropy_at_equal_reward_is_also_read_at_equal_divergence(claim: StatisticalClaim) -> None:
+    if "exact/entropy where exact/return" not in claim.estimand.description or claim.id in WITHOUT_NULL:
+        return
+    assert any("exact/entropy where exact/kl_cumulative" in control.description for control in claim.controls)
+
+
+def test_controls_and_the_null_arm_are_reported_without_a_verdict() -> None:
+    control = difference(at_matched("exact/entropy", "exact/kl_cumulative", 1e-3), of="large", minus="tiny")
+    absent = difference(at_matched("exact/entropy", "exact/kl_cumulative", 1e6), of="large", minus="tiny")
+    verdict = run_claim(small_claim(controls=(control, absent)))
+    present, missing = verdict.controls
+    assert present["estimand"] == control.description
+    assert missing["estimate"] is None
+
+
+@pytest.mark.parametrize("seed", [101, 10_001, 20_000, 20_999])
+def test_seeds_that_chose_something_never_judge(seed: int) -> None:
+    with pytest.raises(ConfigError, match=rf"seed is {seed}, with which .* chosen; a verdict needs seeds"):
+        run_claim(small_claim(), seed=seed)
+
+
+def test_tuning_seeds_are_among_those_that_never_judge() -> None:
+    for claim in STATISTICAL:
+        if claim.tuning is not None:
+            assert any(claim.tuning.master_seed in reserved for reserved in CHOOSING_SEEDS)
+
+
+def test_a_best_rate_at_the_edge_of_its_grid_is_said() -> None:
+    tuned = small_claim(
+        arms={"large": {"objective": "ppo"}, "tiny": {"objective": "reinforce"}},
+        falsifier=Falsifier("the other objective", {"large": {"objective": "reinforce"}}),
+        tuning=Tuning((0.01, 4.0), final("exact/return"), seeds=4),
+    )
+    notes = run_claim(tuned).notes
+    assert "The best learning rate of large, 4, is the last of its grid, so a better one may lie beyond." in notes
+    chosen, _, edges = tune(
+        dataclasses.replace(tuned, tuning=Tuning((0.01, 4.0, 1e-9), final("exact/return"))), tuned.arms
+    )
+    assert chosen["large"]["learning_rate"] == 4.0
+    assert edges == []
+
+
+def test_one_missing_seed_in_a_hundred_is_given_the_worst_of_the_others() -> None:
+    claim = small_claim(threshold=0.5)
+    values = np.full(200, 1.0) + np.random.default_rng(0).normal(0, 0.1, 200)
+    values[7] = math.nan
+    judged = judge_values(claim, values)
+    assert judged.verdict == "reproduced"
+    assert "no value in 1 of 200 seeds" in judged.reason
+    # The bounds reach from those with the lowest value of any seed in its place to those with the highest.
+    known = values[~np.isnan(values)]
+    low, high = (judge(np.append(known, end), "greater", 0.5, VERDICT_LEVEL) for end in (known.min(), known.max()))
+    assert judged.low == pytest.approx(low.low, abs=2e-3)
+    assert judged.high == pytest.approx(high.high, abs=2e-3)
+    values[8:10] = math.nan
+    assert judge_values(claim, values).verdict == "inconclusive", "three of two hundred are too many"
+
+
+def test_a_missing_seed_that_could_decide_leaves_it_open() -> None:
+    # Without the missing seed the interval lies above the threshold; one more -60 among the others takes it below.
+    values = np.append(np.full(150, 1.0) + np.random.default_rng(1).normal(0, 0.01, 150), [-20.0, math.nan])
+    claim = small_claim(threshold=0.1, statistic="mean")
+    known = judge(values[~np.isnan(values)], "greater", 0.1, VERDICT_LEVEL)
+    judged = judge_values(claim, values)
+    assert judged.low < known.low
+    assert judged.verdict == "inconclusive"
+
+
+def test_a_missing_seed_of_an_order_takes_the_extreme_steps() -> None:
+    values = np.array([[0.0, 1.0, 3.0], [5.0, 7.0, 8.0], [math.nan, 1.0, 2.0]])
+    low, high = filled(values)
+    # Steps of the known seeds: 1, 2 and 2, 1.
+    assert np.diff(low[2]).tolist() == [1.0, 1.0]
+    assert np.diff(high[2]).tolist() == [2.0, 2.0]
+    assert (low[:2] == values[:2]).all()
+
+
+def test_waiting_times_are_shown_as_a_kaplan_meier_curve() -> None:
+    waiting = small_claim(
+        estimand=difference(time_to("exact/return", 0.6), of="large", minus="tiny"),
+        direction="less",
+        threshold=-0.5,
+    )
+    verdict = run_claim(waiting)
+    assert verdict.event_times is not None
+    tiny, large = verdict.event_times["tiny"], verdict.event_times["large"]
+    assert (tiny["events"], tiny["seeds"]) == (0, 8), "with the tiny step no run gets there"
+    assert large["events"] > 0
+    (figure,) = [item for item in verdict.curves if item["title"].startswith("Kaplan-Meier")]
+    falling = dict(zip([s["label"] for s in figure["series"]], [s["mean"] for s in figure["series"]], strict=True))
+    assert falling["tiny"] == [1.0, 1.0]
+    assert falling["large"][0] == 1.0
+    assert falling["large"][-1] == pytest.approx(1 - large["events"] / 8)
+    assert verdict.to_json()["event_times"]["tiny"]["median"] is None
+
+
+def test_an_order_has_a_p_value_and_a_trend() -> None:
+    arms = {str(rate): {"objective": "ppo", "learning_rate": rate} for rate in (0.01, 1.0, 4.0)}
+    ordered = small_claim(
+        arms=arms,
+        estimand=in_order(final("exact/return"), list(arms)),
+        statistic="smallest step",
+        threshold=0.01,
+        falsifier=Falsifier("all the same", {"4.0": arms["0.01"]}),
+    )
+    verdict = run_claim(ordered)
+    assert verdict.p_value is not None
+    assert (verdict.p_value < (1 - VERDICT_LEVEL) / 2) == (verdict.verdict == "reproduced")
+    assert verdict.trend_p_value is not None
+    assert verdict.trend_p_value < 0.05

@@ -76,7 +76,11 @@ def test_a_configuration_can_be_run(number: str) -> None:
 
 @pytest.mark.parametrize("number", [number for number in NUMBERS if ROWS[number].status == "llm"])
 def test_a_language_model_row_says_how_to_test_it(number: str) -> None:
-    assert "testbed finetune" in ROWS[number].configuration
+    before, smallest, after = ROWS[number].configuration.partition("Smallest honest version: ")
+    assert "testbed finetune" in before
+    assert re.search(r"`[\w.-]+\.yaml`", before), "the configuration is named"
+    assert smallest
+    assert re.search(r"`[\w.-]+\.yaml`, \d+ steps, \w+ seeds an arm", after)
 
 
 def test_every_claim_is_cited() -> None:

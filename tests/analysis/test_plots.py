@@ -97,6 +97,16 @@ def test_no_label_of_a_figure_is_left_as_formula_source() -> None:
     assert "$" not in svg_source(curve_figure([tiny]))
 
 
+def test_a_tolerance_of_zero_stands_at_the_edge_of_the_logarithmic_axis():
+    # Warnings are errors: a line at 0 on a logarithmic axis made the layout collapse.
+    bars = [Bar("claim", 0.0, None, None), Bar("falsifier", 0.25, None, None)]
+    figure = interval_figure(
+        bars, threshold=0.0, direction="identity", unit="share of sampled tokens in the wrong class"
+    )
+    assert "tolerance 0" in svg_source(figure)
+    assert figure.axes[0].get_xlabel().count("\n") == 1, "a long unit is broken into two lines"
+
+
 def test_missing_is_written_and_not_drawn() -> None:
     bars = [Bar("claim", math.nan), Bar("falsifier", None, 0.1, 0.2)]
     (axes,) = interval_figure(bars, threshold=None, direction="greater", unit="nats").axes

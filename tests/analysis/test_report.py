@@ -325,6 +325,26 @@ def test_comparison_lists_what_moved(tmp_path: Path) -> None:
     assert "2 verdicts moved, 1 did not; 1 claim added, 1 removed." in text
 
 
+def test_controls_waiting_times_and_open_sides_are_shown(tmp_path: Path) -> None:
+    claim = synthetic_claim(0) | {
+        "interval": [0.5, None],
+        "controls": [{"estimand": "entropy at equal divergence", "estimate": 0.25, "interval": [0.2, 0.3]}],
+        "event_times": {
+            "dcpo": {"events": 19, "seeds": 20, "median": 6.0, "median_interval": [5.0, 8.0]},
+            "dapo": {"events": 2, "seeds": 20, "median": None, "median_interval": [None, None]},
+        },
+        "p_value": 0.001,
+        "trend_p_value": 0.002,
+        "adjusted": {"holm": 0.01, "benjamini_hochberg": 0.004},
+    }
+    text = Page(write_report(write_results(tmp_path / "one", {"claims": [claim]})).read_text(encoding="utf-8")).text
+    assert "[0.5, ∞)" in text
+    assert "entropy at equal divergence: 0.25" in text
+    assert "dcpo: 19 of 20 seeds got there; Kaplan-Meier median 6 [5.0, 8.0]." in text
+    assert "dapo: 2 of 20 seeds got there; half of them never did." in text
+    assert "0.01 (Holm, this paper); 0.004 (Benjamini–Hochberg, all claims); 0.002 (Page's test of any trend)" in text
+
+
 def test_rejects_a_folder_without_results(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no results\.json; give the folder of a finished run"):
         write_report(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.claims import StatisticalClaim, claim_names, get_claim
 from analysis.comparison import compare, summarise
 from analysis.verify import select, verify
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
@@ -17,7 +18,17 @@ EXACT = ["theory/sapo-gate", "ce-gppo/zero-betas-are-ppo"]
 def test_select_by_claim_paper_and_tier() -> None:
     assert select(["theory/sapo-gate"], "quick") == ["theory/sapo-gate"]
     assert select(["dcpo", "dcpo/token-clip-ratio"], "quick") == select(["dcpo"], "quick")
-    assert set(select([], "quick")) <= set(select([], "full"))
+    quick, full, networks = (set(select([], tier)) for tier in ("quick", "full", "networks"))
+    assert quick < full < networks == set(claim_names())
+
+
+def test_the_full_tier_is_tabular_and_only_networks_are_left_to_the_last() -> None:
+    for name in claim_names():
+        claim = get_claim(name)
+        if isinstance(claim, StatisticalClaim):
+            arms = [{**claim.setting, **arm} for arm in claim.arms.values()]
+            trained = {str(arm.get("model", "tabular")).partition("(")[0] for arm in arms}
+            assert (claim.tier == "networks") == bool(trained & {"transformer", "moe"})
 
 
 def test_select_rejects_unknown_names() -> None:
