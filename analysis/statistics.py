@@ -7,9 +7,9 @@ numbers.
 The rules, in one place:
 
 * An interval at `level` leaves α = (1 - level)/2 on each side. Verdicts are judged at `VERDICT_LEVEL`.
-* It is the wider of Student's t and the studentised bootstrap, side by side; below 5 seeds there is none, and so no
-  verdict. The median, which has no standard error worth the name, takes the hull of the BCa bootstrap and the
-  order-statistic interval, and from 20 seeds on that bootstrap alone.
+* On each side it is the wider of Student's t and a bootstrap: the studentised one from 20 seeds on, the bias-corrected
+  and accelerated (BCa) one below, where dividing by the spread of a handful of values is erratic; below 5 seeds there
+  is none, and so no verdict. The median, which has no standard error worth the name, takes BCa at any number.
 * `decide` is the only place where an interval becomes a verdict. Claims never judge themselves.
 * A probability is `proportion_interval`, a waiting time is `survival`, an order is `smallest_step`; all
   return an `Interval`, and `decide` judges it like any other.
@@ -68,7 +68,7 @@ VERDICT_LEVEL = 0.99
 """Level at which claims are judged: half a percent of error on each side even where the truth is the threshold itself,
 and so one percent of false verdicts at most, whatever the truth."""
 BOOTSTRAP_SEEDS = 20
-"""From this many seeds on the median's bootstrap stands alone."""
+"""From this many seeds on the bootstrap of means is the studentised one, and that of the median stands alone."""
 RESAMPLES = 10_000
 """Bootstrap resamples; the smallest p-value the bootstrap can give is 1/(RESAMPLES + 1)."""
 
@@ -176,19 +176,20 @@ def interval(
 ) -> Interval:
     """Confidence interval of the mean, interquartile mean or median over seeds.
 
-    On each side the wider of two bounds: Student's t, and the studentised bootstrap (bootstrap-t)
+    On each side the wider of two bounds. One is Student's t, for the interquartile mean Tukey and McLaughlin's on the
+    winsorised values. The other is a bootstrap: from 20 seeds on the studentised one (bootstrap-t),
 
         [θ - q(1-α)·s, θ - q(α)·s],   q: quantiles of (θ* - θ)/s* over the resamples,   s: standard error,
 
-    with s²/n for the mean and Tukey and McLaughlin's winsorised variance, and so their t, for the interquartile mean.
-    Resamples are drawn from a generator of their own, so the same values always give the same interval. A resample
-    without spread has an infinite quotient: where more than α of them do, that side has no bound. The median takes
-    the BCa bootstrap, below 20 seeds its hull with the exact order-statistic interval; where BCa is undefined the
-    percentile bootstrap of the same resamples stands in for it. Where all values are equal the interval is that one
-    value.
+    below the BCa one. Resamples are drawn from a generator of their own, so the same values always give the same
+    interval. A resample without spread has an infinite quotient: where more than α of them do, that side has no bound.
+    The median takes the BCa bootstrap, below 20 seeds its hull with the exact order-statistic interval. Where BCa is
+    undefined the percentile bootstrap of the same resamples stands in for it; where all values are equal the interval
+    is that one value.
 
     How far it can be trusted is simulated by `benchmarks/interval_coverage.py`, beside the alternatives. Of 99 %
-    intervals at 32 seeds, COVERAGE
+    intervals of a mean of 32 seeds 0.9 % miss where values are normal and 1.2 % where they are lognormal with σ = ½
+    (t alone 2.0 %, BCa 2.0 %); with σ = 1 it is 3.1 %, and there the interquartile mean is the better estimand.
 
     Args:
         values: `(n,)`, one number per seed; differences for a paired comparison.
@@ -774,14 +775,15 @@ def _bounds_by_level(values: FloatArray, estimator: Estimator, resamples: int, s
     estimate = _estimate(values, estimator)
     if np.ptp(values) == 0:
         return lambda level: (estimate, estimate, "all values equal")
-    bootstrap = (_bca if estimator == "median" else _studentised)(values, estimator, resamples, seed)
+    many = values.size >= BOOTSTRAP_SEEDS
+    bootstrap = (_studentised if many and estimator != "median" else _bca)(values, estimator, resamples, seed)
 
     def hull(level: float) -> tuple[float, float, str]:
         low, high, label = bootstrap(level)
         classical_low, classical_high, classical = _classical(values, estimator, level)
         return min(low, classical_low), max(high, classical_high), f"wider of {classical} and {label}"
 
-    return bootstrap if estimator == "median" and values.size >= BOOTSTRAP_SEEDS else hull
+    return bootstrap if many and estimator == "median" else hull
 
 
 def _studentised(values: FloatArray, estimator: Estimator, resamples: int, seed: int) -> _Bounds:
