@@ -25,7 +25,8 @@ SETTINGS: dict[str, Any] = {"seeds": 3, "steps": 4, "group_size": 6, "epochs": 2
 
 
 def assert_equal(actual: pd.DataFrame, expected: pd.DataFrame, rtol: float, atol: float) -> None:
-    assert expected["exact/entropy"].nunique() > 5
+    # Networks on this environment have no exact metrics, but every run has some that move.
+    assert expected.filter(like="/").nunique().max() > 5
     pd.testing.assert_frame_equal(actual, expected, check_exact=False, rtol=rtol, atol=atol)
 
 
