@@ -304,6 +304,7 @@ class _Panel:
 
 def _heat_maps(run: Run, table: pd.DataFrame, x: str, y: str) -> Figure:
     panels = (
+        _Panel("entropy", "Final entropy", "nats per response", "cividis"),
         _Panel("entropy_change", "Change of entropy", "nats per response", "PuOr", centred=True),
         _Panel("regret", "Regret", "reward", "cividis"),
         _Panel("kl", "KL from the initial policy", "nats per response", "cividis"),
@@ -313,19 +314,20 @@ def _heat_maps(run: Run, table: pd.DataFrame, x: str, y: str) -> Figure:
     cells = table.groupby([x, y])
     grid = len(cells) == table[x].nunique() * table[y].nunique()
     with _style():
-        figure = _new_figure(width=11.0, height=6.6)
-        all_axes = figure.subplots(2, 3, sharex=True, sharey=True)
+        figure = _new_figure(width=14.0, height=6.6)
+        all_axes = figure.subplots(2, 4, sharex=True, sharey=True)
         for axes, panel in zip(all_axes.flat, panels, strict=False):
             # The median of a time that some never reach; means of everything else.
             summary = cells[panel.column].median() if panel.unit.startswith("step") else cells[panel.column].mean()
             _draw_panel(axes, summary, panel, grid=grid)
-        handles = _draw_boundaries(all_axes.flat[0], run, table, x, y) if grid else []
+        handles = _draw_boundaries(all_axes.flat[1], run, table, x, y) if grid else []
         for axes in all_axes[:, 0]:
             axes.set_ylabel(y)
-        for axes in [*all_axes[1, :2], all_axes[0, 2]]:
+        for axes in [*all_axes[1, :2], *all_axes[0, 2:]]:
             axes.set_xlabel(x)
             axes.tick_params(labelbottom=True)
-        _explain(all_axes.flat[5], handles, _caption(run, table))
+        _explain(all_axes.flat[6], handles, _caption(run, table))
+        all_axes.flat[7].set_axis_off()
         return figure
 
 
@@ -447,6 +449,7 @@ def _explain(axes: Axes, handles: Sequence[Any], caption: str) -> None:
 
 def _curves(table: pd.DataFrame, x: str) -> Figure:
     measures = (
+        ("entropy", "Final entropy", "nats per response"),
         ("entropy_change", "Change of entropy", "nats per response"),
         ("regret", "Regret", "reward"),
         ("kl", "KL from the initial policy", "nats per response"),
@@ -463,4 +466,4 @@ def _curves(table: pd.DataFrame, x: str) -> Figure:
             "high": [item.high for item in found],
         }
         curves.append({"title": title, "x_label": x, "y_label": f"{title.lower()} ({unit})", "series": [series]})
-    return curve_figure(curves, columns=3)
+    return curve_figure(curves, columns=2)

@@ -139,22 +139,23 @@ def test_boundaries_by_hand() -> None:
 def test_figure_shows_every_measure_and_the_boundaries() -> None:
     figure = phase_diagram(plane(lambda low, high: high - low + 0.01))
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[:5] == [
+    assert titles[:6] == [
+        "Final entropy",
         "Change of entropy",
         "Regret",
         "KL from the initial policy",
         "Onset of collapse",
         "Onset of explosion",
     ]
-    legend = [text.get_text() for text in figure.axes[5].get_legend().get_texts()]
+    legend = [text.get_text() for text in figure.axes[6].get_legend().get_texts()]
     assert legend[0] == "measured: no change"
     assert legend[2:] == [item.label for item in BOUNDARIES]
-    assert "25 cells, 8 seeds per cell" in figure.axes[5].texts[0].get_text()
+    assert "25 cells, 8 seeds per cell" in figure.axes[6].texts[0].get_text()
 
 
 def test_panel_shows_the_cell_means() -> None:
     run = plane(lambda low, high: high - low, noise=0.1)
-    mesh = phase_diagram(run, "clip_low", "clip_high").axes[0].collections[0]
+    mesh = phase_diagram(run, "clip_low", "clip_high").axes[1].collections[0]
     table = outcomes(run).pivot_table(index="clip_high", columns="clip_low", values="entropy_change")
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(5, 5), table.to_numpy(), rtol=1e-12)
 
@@ -162,7 +163,7 @@ def test_panel_shows_the_cell_means() -> None:
 def test_boundary_of_another_plane_is_not_drawn() -> None:
     run = plane(lambda low, high: high - low)
     run.facts["sweep"]["env"] = "RareArm-v1(arms=4,contexts=1)"
-    legend = [text.get_text() for text in phase_diagram(run).axes[5].get_legend().get_texts()]
+    legend = [text.get_text() for text in phase_diagram(run).axes[6].get_legend().get_texts()]
     assert not set(legend) & {item.label for item in BOUNDARIES}
 
 
@@ -171,7 +172,7 @@ def test_one_axis_gives_curves() -> None:
         {"staleness": [0, 1, 2]}, {(cell, seed): [0.6, 0.5 + 0.01 * seed] for cell in range(3) for seed in range(5)}
     )
     figure = phase_diagram(run)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["staleness"] * 3
+    assert [axes.get_xlabel() for axes in figure.axes] == ["staleness"] * 4
 
 
 def test_files_of_a_real_sweep(tmp_path: Path) -> None:
