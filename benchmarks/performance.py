@@ -74,7 +74,7 @@ def scaling() -> str:
     }
     rows = []
     for name, (replicas, options) in cases.items():
-        steps = max(100, 80_000 // replicas)
+        steps = max(100, 20_000 // replicas)
         timing = take_turns({name: partial(simulated, replicas, steps, **options)}, turns=3)[name]
         rows.append([name, f"{timing.median:,.0f}"])
     return "## Scaling\n\n" + markdown_table(["case", "replica-updates/s"], rows)
