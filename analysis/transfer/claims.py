@@ -201,7 +201,8 @@ STALENESS = TransferClaim(
         seeds=SEEDS,
     ),
     difference="the toy's rollouts come from the policy of that many iterations ago; the language model's age while "
-    "their mini-batches wait for their turn, so that ages are mixed in every rollout.",
+    "their mini-batches wait for their turn, so that ages are mixed in every rollout. The toy asks for two percentage "
+    "points a doubling, the language model, which clips far less at any age, only for a rise.",
 )
 
 # -- SAPO ----------------------------------------------------------------------------------------------------------
