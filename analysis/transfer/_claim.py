@@ -116,7 +116,7 @@ class LanguageModelClaim(StatisticalClaim):
     """
 
     level: float = 0.90
-    """Less than a toy claim asks for: a seed costs minutes, and there is no second set of them to repeat a verdict."""
+    """Less than a toy claim asks for: a seed costs minutes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

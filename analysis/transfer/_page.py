@@ -38,7 +38,7 @@ def write_page(transfer: Transfer, path: Path) -> None:
         "",
         f"`{facts['command']}`",
         "",
-        "Intervals are 90 % over seeds. The two sides measure different things in different units: what can agree is "
+        "Intervals are over seeds. The two sides measure different things in different units: what can agree is "
         "the verdict on the statement, not the estimate.",
         "",
         *_table(("claim", "toy", "language model", ""), summary_rows(transfer)),
@@ -73,7 +73,7 @@ def _estimate(side: Side) -> str:
     low, high = side.interval
     shown = (number(value, width=high - low) for value in (side.estimate, low, high))
     estimate, low_shown, high_shown = shown
-    return f"{estimate} [{low_shown}, {high_shown}], {side.seeds} seeds"
+    return f"{estimate} [{low_shown}, {high_shown}] ({side.level:.0%}), {side.seeds} seeds"
 
 
 def _claimed(side: Side) -> str:

@@ -46,6 +46,8 @@ class Side:
     estimand: str
     estimate: float | None
     interval: tuple[float, float] | None
+    level: float
+    """Coverage of the interval."""
     threshold: float
     direction: str
     unit: str
@@ -241,6 +243,7 @@ def _judge_language_model(claim: LanguageModelClaim, folder: Path, scale: Scale,
         estimand=claim.estimand.description,
         estimate=None if math.isnan(judged.own.estimate) else judged.own.estimate,
         interval=judged.interval,
+        level=claim.level,
         threshold=claim.threshold,
         direction=claim.direction,
         unit=claim.unit,
