@@ -70,7 +70,8 @@ ENTROPY_ORDER = TransferClaim(
         source="Su et al., arXiv 2509.20712v5, statement C2",
         statement="At equal reward the entropy rises in the order (β₁, β₂) = (1, ½), (¾, 1), (½, 1), (0, 1).",
         scope=f"{DENSE}. Entropy per token of the rollout where the mean reward of four rollouts first reaches "
-        "0.35. The smallest of the three steps is judged.",
+        "0.35. The smallest of the three steps is judged. The runs were made twice as long when three of the judging "
+        "seeds had not reached that reward.",
         unit="nats per token",
         setting={"updates": 256},
         arms={name: _betas(*betas) for name, betas in BETAS.items()},
