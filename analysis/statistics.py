@@ -7,9 +7,9 @@ numbers.
 The rules, in one place:
 
 * An interval at `level` leaves α = (1 - level)/2 on each side. Verdicts are judged at `VERDICT_LEVEL`.
-* On each side it is the wider of Student's t and a bootstrap: the studentised one from 20 seeds on, the bias-corrected
-  and accelerated (BCa) one below, where dividing by the spread of a handful of values is erratic; below 5 seeds there
-  is none, and so no verdict. The median, which has no standard error worth the name, takes BCa at any number.
+* On each side it is the wider of Student's t and a bootstrap: for means of 20 seeds and more the studentised one,
+  otherwise the bias-corrected and accelerated (BCa) one, since dividing by the spread of a handful of values is
+  erratic; below 5 seeds there is none, and so no verdict. The median takes BCa at any number.
 * `decide` is the only place where an interval becomes a verdict. Claims never judge themselves.
 * A probability is `proportion_interval`, a waiting time is `survival`, an order is `smallest_step`; all
   return an `Interval`, and `decide` judges it like any other.
@@ -68,7 +68,7 @@ VERDICT_LEVEL = 0.99
 """Level at which claims are judged: half a percent of error on each side even where the truth is the threshold itself,
 and so one percent of false verdicts at most, whatever the truth."""
 BOOTSTRAP_SEEDS = 20
-"""From this many seeds on the bootstrap of means is the studentised one, and that of the median stands alone."""
+"""From this many seeds on the bootstrap of a mean is the studentised one, and that of a median stands alone."""
 RESAMPLES = 10_000
 """Bootstrap resamples; the smallest p-value the bootstrap can give is 1/(RESAMPLES + 1)."""
 
@@ -181,7 +181,8 @@ def interval(
 
         [θ - q(1-α)·s, θ - q(α)·s],   q: quantiles of (θ* - θ)/s* over the resamples,   s: standard error,
 
-    below the BCa one. Resamples are drawn from a generator of their own, so the same values always give the same
+    below it, and for the interquartile mean, whose spread vanishes where half of the values are equal, the BCa one.
+    Resamples are drawn from a generator of their own, so the same values always give the same
     interval. A resample without spread has an infinite quotient: where more than α of them do, that side has no bound.
     The median takes the BCa bootstrap, below 20 seeds its hull with the exact order-statistic interval. Where BCa is
     undefined the percentile bootstrap of the same resamples stands in for it; where all values are equal the interval
@@ -776,7 +777,7 @@ def _bounds_by_level(values: FloatArray, estimator: Estimator, resamples: int, s
     if np.ptp(values) == 0:
         return lambda level: (estimate, estimate, "all values equal")
     many = values.size >= BOOTSTRAP_SEEDS
-    bootstrap = (_studentised if many and estimator != "median" else _bca)(values, estimator, resamples, seed)
+    bootstrap = (_studentised if many and estimator == "mean" else _bca)(values, estimator, resamples, seed)
 
     def hull(level: float) -> tuple[float, float, str]:
         low, high, label = bootstrap(level)

@@ -94,8 +94,13 @@ class Verdict:
 
     @property
     def as_recorded(self) -> bool:
-        """Whether the verdict is the one on record."""
-        return self.verdict == self.recorded
+        """Whether the verdict is the one on record, or settles what the record leaves open.
+
+        The record is inconclusive where other master seeds disagree or none of them settles the claim, so that a single
+        run which does is no contradiction. A falsifier that passes and a mechanism that never acts always are.
+        """
+        settled = self.recorded == "inconclusive" and self.verdict in ("reproduced", "refuted")
+        return settled or self.verdict == self.recorded
 
     def to_json(self) -> dict[str, Any]:
         """The row of `results.json`; a missing number is null."""

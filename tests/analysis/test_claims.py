@@ -338,6 +338,22 @@ def test_a_claim_file_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch
         Registry("claim", package="shelf").names()
 
 
+@pytest.mark.parametrize(
+    ("recorded", "verdict", "agrees"),
+    [
+        ("reproduced", "reproduced", True),
+        ("reproduced", "inconclusive", False),
+        ("refuted", "reproduced", False),
+        ("inconclusive", "refuted", True),
+        ("inconclusive", "broken", False),
+        ("inconclusive", "vacuous", False),
+    ],
+)
+def test_what_contradicts_the_record(recorded: str, verdict: str, agrees: bool) -> None:
+    found = dataclasses.replace(run_claim("theory/sapo-gate"), recorded=recorded, verdict=verdict)
+    assert found.as_recorded == agrees
+
+
 # -- confounders, seeds and missing values -------------------------------------------------------------------------
 
 STATISTICAL = [claim for claim in map(get_claim, claim_names()) if isinstance(claim, StatisticalClaim)]

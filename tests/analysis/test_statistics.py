@@ -140,6 +140,12 @@ def test_a_side_the_resamples_cannot_bound_is_open():
     assert decide(bounds, "less", 0.5).verdict == "inconclusive"
 
 
+def test_an_interquartile_mean_of_mostly_equal_values_is_bounded():
+    values = np.concatenate([np.zeros(50), np.linspace(-0.01, 0.01, 14)])
+    bounds = interval(values, 0.99, "iqm")
+    assert -0.01 < bounds.low <= 0.0 <= bounds.high < 0.01
+
+
 def test_many_seeds_mean_close_to_students_t():
     values = normal(200, 3.0, 2.0)
     low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
