@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from models.policy import Policy, Samples
 from testbed.batch import TokenBatch
@@ -67,6 +68,10 @@ class LossGradient:
         return self._reduction_weights
 
 
+OLDEST_COMPILER = "2.13"
+"""The oldest PyTorch whose compiler is known to trace a batch with another current policy; 2.11 does not."""
+
+
 class CompiledGradient:
     """The gradient of a policy's parameters for an objective, compiled into one program.
 
@@ -78,10 +83,15 @@ class CompiledGradient:
         policy: whose parameters; it has a fused gradient.
 
     Raises:
-        ConfigError: one of them lacks what it needs.
+        ConfigError: one of them lacks what it needs, or PyTorch is too old.
     """
 
     def __init__(self, objective: Objective, policy: Policy) -> None:
+        if TorchVersion(torch.__version__) < OLDEST_COMPILER:
+            raise ConfigError(
+                f"compile is on, but PyTorch {torch.__version__} cannot trace the program; use {OLDEST_COMPILER} or "
+                "newer, or switch compile off"
+            )
         if not policy.has_fused_gradient:
             raise ConfigError(
                 f"compile is on, but {type(policy).__name__} has no fused gradient; choose another model, or switch "

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from envs import make_spec
 from models import make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective, objective_names
 from testbed.simulation import Sweep, run_sweep, simulate
-from testbed.simulation.gradients import CompiledGradient, _gradient
+from testbed.simulation.gradients import OLDEST_COMPILER, CompiledGradient, _gradient
 
 CLOSED = [name for name in objective_names() if make_objective(name).has_closed_form]
 ENV = "VariableLength-v1"
@@ -182,7 +183,7 @@ def test_cuda_serves_models_and_settings(model: str, settings: dict[str, Any]) -
         assert_equal(actual, expected, rtol=1e-7, atol=1e-7)
     else:
         # A network is first fitted to the environment's initial policy, which amplifies rounding: on one processor,
-        # logits changed by 1e-15 change a gradient norm by 1e-2. How many ratios are 1 to the last bit is rounding alone.
+        # logits changed by 1e-15 change a gradient norm by 1e-2. How many ratios are exactly 1 is rounding alone.
         rounding = ["ratio/one_fraction"]
         assert_equal(actual.drop(columns=rounding), expected.drop(columns=rounding), rtol=5e-2, atol=5e-2)
 
@@ -213,8 +214,15 @@ def test_cuda_sweeps() -> None:
     assert (actual["exact/entropy"] - expected["exact/entropy"]).abs().lt(1e-4).mean() > 0.95
 
 
+def test_an_old_compiler_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    with pytest.raises(ConfigError, match=r"PyTorch 2\.11\.0\+cu130 cannot trace the program; use 2\.13 or newer"):
+        simulate("dapo", ENV, **SETTINGS, compile=True)
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(TorchVersion(torch.__version__) < OLDEST_COMPILER, reason="needs a newer compiler")
 def test_cuda_compiles() -> None:
     def run(device: str) -> pd.DataFrame:
         return simulate("dapo", ENV, **SETTINGS, dtype=torch.float64, device=device, compile=device == "cuda").table
