@@ -1,7 +1,7 @@
 """Whether verdicts survive other seeds: the same claims, judged under several master seeds.
 
-`python -m analysis.replication runs/one runs/other …` reads the results of finished verifications and writes
-their claims into docs/replication.json; docs/replication.md is made from it. The verdict on record is
+`python -m analysis.replication runs/one runs/other …` reads the results of finished verifications and adds
+their verdicts to docs/replication.json; docs/replication.md is made from it. The verdict on record is
 the one that all master seeds share; where they differ it is *inconclusive*, whatever each of them said.
 """
 
@@ -18,7 +18,7 @@ from analysis.claims import claim_names
 from analysis.report.results import load_results
 from testbed.errors import ConfigError
 
-__all__ = ["RECORD", "agreed", "compare_master_seeds", "replication_page"]
+__all__ = ["RECORD", "agreed", "compare_master_seeds", "extended", "replication_page"]
 
 RECORD = Path(__file__).resolve().parent.parent / "docs" / "replication.json"
 
@@ -116,11 +116,25 @@ def _interval(bounds: Sequence[float | None] | None) -> str:
     return "" if bounds is None else f" [{', '.join(map(_number, bounds))}]"
 
 
+def extended(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with further runs: rows of a claim are joined, and a master seed that comes again replaces its verdict.
+
+    >>> row = {"seeds": [1], "verdicts": ["refuted"], "estimates": [0.1]}
+    >>> extended({"a/b": row}, {"a/b": {"seeds": [2], "verdicts": ["reproduced"], "estimates": [0.3]}})
+    {'a/b': {'seeds': [1, 2], 'verdicts': ['refuted', 'reproduced'], 'estimates': [0.1, 0.3]}}
+    """
+    merged = {name: {key: list(column) for key, column in row.items()} for name, row in known.items()}
+    for name, row in new.items():
+        old = merged.get(name, {key: [] for key in row})
+        kept = [place for place, seed in enumerate(old["seeds"]) if seed not in row["seeds"]]
+        merged[name] = {key: [old[key][place] for place in kept] + list(column) for key, column in row.items()}
+    return {name: merged[name] for name in sorted(merged)}
+
+
 def main(folders: Sequence[str]) -> None:
-    """Write the claims of the runs into `RECORD`, in the place of what it said of them."""
+    """Add the verdicts of the runs to `RECORD`."""
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    merged = known | compare_master_seeds(folders)
-    record = {name: merged[name] for name in sorted(merged)}
+    record = extended(known, compare_master_seeds(folders))
     RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(RECORD)
 

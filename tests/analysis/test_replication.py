@@ -10,7 +10,7 @@ import pytest
 
 from analysis.claims import ExactClaim, StatisticalClaim, claim_names, get_claim
 from analysis.claims._judging import CHOOSING_SEEDS
-from analysis.replication import RECORD, agreed, compare_master_seeds, replication_page
+from analysis.replication import RECORD, agreed, compare_master_seeds, extended, replication_page
 from testbed.errors import ConfigError
 
 
@@ -108,3 +108,16 @@ def test_the_page_names_every_claim_that_was_not_repeated() -> None:
     for name in claim_names():
         if name not in ON_RECORD:
             assert f"`{name}`" in page.partition("Not judged under these seeds at all")[2]
+
+
+def test_a_master_seed_that_comes_again_replaces_its_verdict() -> None:
+    known = {
+        "a/b": {"seeds": [1, 2], "verdicts": ["refuted", "refuted"]},
+        "a/c": {"seeds": [1], "verdicts": ["refuted"]},
+    }
+    new = {"a/b": {"seeds": [2, 3], "verdicts": ["reproduced", "inconclusive"]}}
+    assert extended(known, new) == {
+        "a/b": {"seeds": [1, 2, 3], "verdicts": ["refuted", "reproduced", "inconclusive"]},
+        "a/c": other,
+    }
+    assert known["a/b"]["seeds"] == [1, 2], "the record handed in is not changed"
