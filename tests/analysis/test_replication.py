@@ -111,10 +111,8 @@ def test_the_page_names_every_claim_that_was_not_repeated() -> None:
 
 
 def test_a_master_seed_that_comes_again_replaces_its_verdict() -> None:
-    known = {
-        "a/b": {"seeds": [1, 2], "verdicts": ["refuted", "refuted"]},
-        "a/c": {"seeds": [1], "verdicts": ["refuted"]},
-    }
+    other = {"seeds": [1], "verdicts": ["refuted"]}
+    known = {"a/b": {"seeds": [1, 2], "verdicts": ["refuted", "refuted"]}, "a/c": other}
     new = {"a/b": {"seeds": [2, 3], "verdicts": ["reproduced", "inconclusive"]}}
     assert extended(known, new) == {
         "a/b": {"seeds": [1, 2, 3], "verdicts": ["refuted", "reproduced", "inconclusive"]},
