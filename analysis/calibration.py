@@ -254,7 +254,7 @@ def _already_finished(folder: Path | None, chosen: Sequence[str], repeats: int) 
         content = json.loads(path.read_text(encoding="utf-8"))
         protocol = content.pop("protocol")
         item = ClaimCalibration(**content)
-        if item.repeats == repeats and protocol == get_claim(name).protocol_hash(item.seeds, MASTER_SEED):
+        if item.repeats == repeats and protocol == get_claim(name).protocol_hash(_statistical(name).seeds, MASTER_SEED):
             finished[name] = item
     return finished
 

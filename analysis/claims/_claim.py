@@ -17,6 +17,7 @@ from testbed.objectives import make_objective
 from testbed.registry import Registry
 
 __all__ = [
+    "DEFAULT_SEEDS",
     "Claim",
     "ExactClaim",
     "Falsifier",
@@ -33,6 +34,7 @@ Tier = Literal["quick", "full", "networks"]
 Statistic = Literal["mean", "iqm", "median", "proportion", "smallest step"]
 RecordedVerdict = Literal["reproduced", "refuted", "inconclusive"]
 DEFAULT_SEEDS = 32
+"""Seeds of a claim that does not say how many."""
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,8 @@ register(
             {"peaked": {"objective": "reinforce", "env": "NullBandit-v1(initial=peaked,peak=0.3,contexts=32)"}},
         ),
         recorded="reproduced",
-        seeds=64,
+        tier="full",
+        seeds=448,
     )
 )
 register(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.claims._claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
 from analysis.claims._estimands import (
     Estimand,
     at_matched,
@@ -134,7 +134,7 @@ register(
             {name: _betas(above, below) for name, (below, above) in SETTINGS.items()},
         ),
         recorded="reproduced",
-        seeds=128,
+        seeds=288,
         tier="full",
     )
 )
@@ -263,7 +263,7 @@ register(
         ),
     )
 )
-for name, measure, title, statement, recorded, planted in (
+for name, measure, title, statement, recorded, planted, seeds in (
     (
         "gradient-norm-like-grpo",
         average("gradient/norm"),
@@ -271,6 +271,7 @@ for name, measure, title, statement, recorded, planted in (
         "CE-GPPO's mean gradient norm stays within a tenth of that of the hard clip at the same bounds.",
         "reproduced",
         -0.0015,
+        DEFAULT_SEEDS,
     ),
     (
         "gradient-norm-steadiness",
@@ -280,6 +281,7 @@ for name, measure, title, statement, recorded, planted in (
         "bounds.",
         "refuted",
         -0.002,
+        80,
     ),
 ):
     register(
@@ -308,6 +310,7 @@ for name, measure, title, statement, recorded, planted in (
                 "Size and steadiness are judged apart: late in training the hard clip's gradient dies down with its "
                 "clipped tokens, CE-GPPO's does not.",
             ),
+            seeds=seeds,
         )
     )
 for where, setting, seeds, tier, recorded, note in (

@@ -373,7 +373,7 @@ register(
             "updates that lower it. Which wins depends on the step: at this learning rate DCPO is below both, at 64 "
             "above both, and from a peaked start above both as well.",
         ),
-        seeds=128,
+        seeds=384,
         tier="full",
     )
 )

@@ -180,3 +180,15 @@ def test_an_occupied_folder_is_refused_before_anything_runs(tmp_path: Path) -> N
     (tmp_path / "x").write_text("x", encoding="utf-8")
     with pytest.raises(RunExistsError):
         calibrate(["dcpo/response-utilisation"], repeats=10_000, out=tmp_path)
+
+
+@pytest.mark.parametrize(("more", "kept"), [(0, True), (1, False)])
+def test_a_claim_with_another_number_of_seeds_is_calibrated_again(more: int, kept: bool, tmp_path: Path) -> None:
+    name = "dcpo/token-clip-ratio"
+    seeds = claim(name).seeds + more
+    left = dataclasses.asdict(row(name, repeats=20, seeds=seeds))
+    protocol = claim(name).protocol_hash(seeds, calibration.MASTER_SEED)
+    (tmp_path / "claims").mkdir()
+    file = tmp_path / "claims" / "dcpo--token-clip-ratio.json"
+    file.write_text(json.dumps({"protocol": protocol} | left), encoding="utf-8")
+    assert (name in calibration._already_finished(tmp_path, [name], 20)) == kept
