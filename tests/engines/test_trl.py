@@ -243,6 +243,11 @@ for objective in {objectives!r}:
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
         results = gradients, here.column(log, "loss"), here.column(log, "ratio/max")
         torch.save(results, {folder!r} + f"/{{objective}}.pt")
+
+# A process that leaves while another still talks to it is aborted by the one's disappearing connection.
+if torch.distributed.is_initialized():
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 
@@ -268,11 +273,15 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
             # The launcher's only mode with several processes on one machine; the variable below keeps it on the CPU.
             launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
             launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+        for _ in range(2):
+            done = subprocess.run(
+                [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
+            )
+            # Rarely gloo itself aborts a process; what is compared below are the numbers of a run that finished.
+            if "SIGABRT" not in done.stderr:
+                break
+        assert done.returncode == 0, f"{done.stderr[:3000]} … {done.stderr[-2000:]}"
         results.append({name: torch.load(folder / f"{name}.pt") for name in objectives})
     for name in objectives:
         (one, one_loss, one_ratio), (two, two_loss, two_ratio) = results[0][name], results[1][name]
