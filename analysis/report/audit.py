@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from analysis.report import figures, formatting
+from analysis.report.templates import environment
 from testbed.errors import ConfigError
 
 __all__ = ["write_audit_report"]
 
-_FOLDER = Path(__file__).parent
 _MARKS = {"holds": "✓ holds", "exempt": "– exempt", "broken": "✗ broken"}
 
 
@@ -30,7 +28,7 @@ def write_audit_report(folder: str | Path) -> Path:
         raise ConfigError(f"{folder} holds no audit; expected audit.json in it")
     content = json.loads(source.read_text(encoding="utf-8"))
     page = (
-        _environment()
+        environment()
         .get_template("audit.html")
         .render(
             name=folder.resolve().name,
@@ -55,20 +53,6 @@ def write_audit_report(folder: str | Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _environment() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["css"] = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
-    return environment
 
 
 def _stress(stress: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from analysis.report import figures
 from analysis.report.formatting import number
+from analysis.report.templates import environment
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError
 
 __all__ = ["CURVES", "write_finetune_report"]
-
-_FOLDER = Path(__file__).parent
 
 CURVES = (
     "reward/mean",
@@ -51,7 +48,7 @@ def write_finetune_report(folder: str | Path) -> Path:
     if "after" not in evaluation:
         raise ConfigError(f"the run in {folder} is not finished; continue it with testbed finetune --resume")
     page = (
-        _environment()
+        environment()
         .get_template("finetune.html")
         .render(
             name=folder.resolve().name,
@@ -74,16 +71,6 @@ def write_finetune_report(folder: str | Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _environment() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals["css"] = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
-    return environment
 
 
 def _measures(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:

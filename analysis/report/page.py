@@ -14,12 +14,12 @@ from markupsafe import Markup
 from analysis.report import figures, formatting
 from analysis.report.comparison import compare_runs
 from analysis.report.results import VERDICTS, load_results
+from analysis.report.templates import environment, source
 from testbed.errors import ConfigError
 from testbed.simulation.run import environment_facts
 
 __all__ = ["write_report"]
 
-_FOLDER = Path(__file__).parent
 _CLAIMED_SIDE = {
     "greater": "above {}",
     "less": "below {}",
@@ -58,27 +58,18 @@ def write_report(run_folder: str | Path, against: str | Path | None = None) -> P
 
 
 def _environment() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        css=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
-        javascript=Markup((_FOLDER / "script.js").read_text(encoding="utf-8")),
+    made = environment()
+    made.globals.update(
+        javascript=source("script.js"),
         glyph_width=figures.GLYPH_WIDTH,
         meanings=VERDICTS,
     )
-    environment.filters.update(
+    made.filters.update(
         text=formatting.text,
         duration=formatting.duration,
         known=lambda verdict: verdict if verdict in VERDICTS else "other",
     )
-    return environment
+    return made
 
 
 def _view(results: Mapping[str, Any]) -> dict[str, Any]:
