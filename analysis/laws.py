@@ -231,7 +231,9 @@ def _padding(objective: Objective) -> str | None:
 
 
 def _divides_by_width(objective: Objective) -> bool:
-    return objective.reduction.endswith("_norm") and objective.max_length_or(64) != objective.max_length_or(128)
+    return objective.reduction.endswith("_norm") and bool(
+        torch.as_tensor(objective.max_length_or(64) != objective.max_length_or(128)).any()
+    )
 
 
 def _order(objective: Objective) -> str | None:

@@ -19,7 +19,7 @@ from testbed.registry import Registry
 
 __all__ = ["Reduction", "reduction_names", "reductions"]
 
-Reduction = Callable[[Tensor, TokenBatch, float], Tensor]
+Reduction = Callable[[Tensor, TokenBatch, float | Tensor], Tensor]
 
 reductions: Registry[Reduction] = Registry("reduction")
 
@@ -34,25 +34,25 @@ def reduction_names() -> list[str]:
 
 
 @reductions.register("token_mean")
-def token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float) -> Tensor:
+def token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float | Tensor) -> Tensor:
     """(1/N) Σ_i Σ_t ℓ: every token weighs the same, so a long response weighs more. Used by DAPO, CISPO, ERC."""
     return token_loss.sum((-2, -1)) / batch.total_tokens()
 
 
 @reductions.register("seq_mean_token_mean")
-def seq_mean_token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float) -> Tensor:
+def seq_mean_token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float | Tensor) -> Tensor:
     """(1/B) Σ_i (1/n_i) Σ_t ℓ: every response weighs the same. Used by GRPO, GSPO, SAPO."""
     return batch.sequence_mean(token_loss).sum((-2, -1)) / batch.total_sequences()
 
 
 @reductions.register("seq_mean_token_sum")
-def seq_mean_token_sum(token_loss: Tensor, batch: TokenBatch, max_length: float) -> Tensor:
+def seq_mean_token_sum(token_loss: Tensor, batch: TokenBatch, max_length: float | Tensor) -> Tensor:
     """(1/B) Σ_i Σ_t ℓ: a response weighs as its length. Used by BAPO, LUSPO, TOPR."""
     return token_loss.sum((-2, -1)) / batch.total_sequences()
 
 
 @reductions.register("seq_mean_token_sum_norm")
-def seq_mean_token_sum_norm(token_loss: Tensor, batch: TokenBatch, max_length: float) -> Tensor:
+def seq_mean_token_sum_norm(token_loss: Tensor, batch: TokenBatch, max_length: float | Tensor) -> Tensor:
     """(1/(B·L)) Σ_i Σ_t ℓ with a constant L. Used by Dr.GRPO.
 
     L is `max_length`. An objective without one of its own passes the padded width of the batch, which is what verl
@@ -62,6 +62,6 @@ def seq_mean_token_sum_norm(token_loss: Tensor, batch: TokenBatch, max_length: f
 
 
 @reductions.register("seq_sum_token_mean")
-def seq_sum_token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float) -> Tensor:
+def seq_sum_token_mean(token_loss: Tensor, batch: TokenBatch, max_length: float | Tensor) -> Tensor:
     """Σ_i (1/n_i) Σ_t ℓ, without a division by B. DCPO's "only token mean"; B times `seq_mean_token_mean`."""
     return batch.sequence_mean(token_loss).sum((-2, -1))

@@ -162,8 +162,8 @@ class Objective(ABC):
             lambda: {**batch_metrics(core, self.clip_interval(core)), **self.own_metrics(core)},
         )
 
-    def max_length_or(self, padded_width: int) -> float:
-        """The constant of `seq_mean_token_sum_norm`; the padded width unless the objective has its own."""
+    def max_length_or(self, padded_width: int) -> Hyper:
+        """The constant of `seq_mean_token_sum_norm`, a number or `(...,)`; the padded width unless there is one."""
         return padded_width
 
     def hyper_parameters(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class Wrapper(Objective):
     def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
         return self.wrapped.own_metrics(batch)
 
-    def max_length_or(self, padded_width: int) -> float:
+    def max_length_or(self, padded_width: int) -> Hyper:
         return self.wrapped.max_length_or(padded_width)
 
 

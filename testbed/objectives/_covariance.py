@@ -9,7 +9,7 @@ from testbed.batch import TokenBatch
 from testbed.diagnostics import token_average
 from testbed.objectives._base import Hyper, tensor_like
 
-__all__ = ["draw", "largest", "token_covariance"]
+__all__ = ["draw", "largest", "ranked", "token_covariance"]
 
 
 def token_covariance(batch: TokenBatch) -> Tensor:
@@ -21,7 +21,7 @@ def largest(scores: Tensor, candidates: Tensor, fraction: Hyper, batch: TokenBat
     """The ⌊fraction·N⌋ candidates of highest score, bool `(..., B, T)`; all of them if there are fewer.
 
     Args:
-        scores: what is ranked, `(..., B, T)`.
+        scores: what is ranked, `(..., B, T)`, without ties.
         candidates: bool `(..., B, T)`: which tokens may be chosen.
         fraction: of the N response tokens of the batch.
         batch: the tokens.
@@ -37,6 +37,19 @@ def largest(scores: Tensor, candidates: Tensor, fraction: Hyper, batch: TokenBat
     taken = (torch.arange(most, device=flat.device) < count[..., None]) & (best > -float("inf"))
     chosen = torch.zeros(*taken.shape[:-1], flat.shape[-1], dtype=torch.bool, device=flat.device)
     return chosen.scatter(-1, where.expand_as(taken), taken).view(*taken.shape[:-1], *scores.shape[-2:])
+
+
+def ranked(scores: Tensor, batch: TokenBatch) -> Tensor:
+    """Each token's place in the order of `scores`, from 0 for the lowest, `(..., B, T)`; no two are equal.
+
+    Equal scores stand in the order of their draw. Left to `topk`, a tie would depend on the order of the sequences and
+    on how many tokens another replica asks for.
+    """
+    flat = scores.flatten(-2)
+    by_draw = draw(batch).flatten(-2).argsort(dim=-1, stable=True)
+    order = by_draw.gather(-1, flat.gather(-1, by_draw).argsort(dim=-1, stable=True))
+    places = torch.arange(flat.shape[-1], dtype=torch.float64, device=flat.device).expand_as(flat)
+    return torch.empty_like(places).scatter(-1, order, places).view_as(scores)
 
 
 def draw(batch: TokenBatch) -> Tensor:

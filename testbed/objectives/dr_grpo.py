@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.objectives._base import check_range, objective
+from torch import Tensor
+
+from testbed.objectives._base import Hyper, check_range, objective
 from testbed.objectives.ppo import PPO
 
 
@@ -30,7 +32,7 @@ class DrGRPO(PPO):
 
     advantage = "group_centred"
 
-    max_length: float | None = None
+    max_length: Hyper | None = None
     """L_max > 0 in tokens: the constant divisor. None: the padded width of the batch."""
     reduction: str = "seq_mean_token_sum_norm"
 
@@ -38,5 +40,10 @@ class DrGRPO(PPO):
         super().check()
         check_range(self.name, "max_length", self.max_length, 0, float("inf"), open_low=True)
 
-    def max_length_or(self, padded_width: int) -> float:
-        return padded_width if self.max_length is None else self.max_length
+    def max_length_or(self, padded_width: int) -> Hyper:
+        if self.max_length is None:
+            return padded_width
+        if isinstance(self.max_length, Tensor) and self.max_length.dim() >= 2:
+            # One number per replica, as the loss has.
+            return self.max_length[..., 0, 0]
+        return self.max_length

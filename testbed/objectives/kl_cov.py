@@ -11,7 +11,7 @@ from torch import Tensor
 from testbed.batch import TokenBatch
 from testbed.diagnostics import token_average
 from testbed.objectives._base import Hyper, Objective, check_range, objective
-from testbed.objectives._covariance import largest, token_covariance
+from testbed.objectives._covariance import largest, ranked, token_covariance
 
 
 @objective("kl_cov")
@@ -25,7 +25,8 @@ class KLCov(Objective):
 
         dℓ/dlog p = -rA + β·sign(z) on I, -rA elsewhere
 
-    The choice needs the whole step: micro-batches would choose others.
+    Of equal covariances a hash of the token's numbers decides. The choice needs the whole step: micro-batches would
+    choose others.
 
     Reference: Cui et al., The entropy mechanism of reinforcement learning, arXiv 2505.22617v1, KL-Cov.
     Departures: 1. the penalty is |z| for the sampled token, as in the paper's pseudo-code, where its text has the
@@ -61,7 +62,7 @@ class KLCov(Objective):
 
     def selected(self, batch: TokenBatch) -> Tensor:
         """I, the tokens with a penalty, bool `(..., B, T)`."""
-        return largest(token_covariance(batch), batch.mask, self.fraction, batch)
+        return largest(ranked(token_covariance(batch), batch), batch.mask, self.fraction, batch)
 
     def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
         return {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from testbed import TokenBatch
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective
 from testbed.objectives.dr_grpo import DrGRPO
@@ -32,3 +34,17 @@ def test_uses_centred_advantages():
 def test_rejects_a_length_of_zero():
     with pytest.raises(ConfigError, match=r"dr_grpo: max_length is 0; expected a value in \(0, inf\)"):
         make_objective("dr_grpo", max_length=0)
+
+
+def test_one_length_per_replica(tokens):
+    # The loss at max_length=10 is 1/20, see above; it is inversely proportional to the length.
+    one = tokens([[1.1, 1.5, 0.5, None], [0.5, 3.0, None, None]], [1.0, -1.0])
+    batch = TokenBatch(
+        log_probs=one.log_probs.expand(3, 2, 4),
+        old_log_probs=one.old_log_probs.expand(3, 2, 4),
+        advantages=one.advantages.expand(3, 2, 4),
+        mask=one.mask.expand(3, 2, 4),
+    )
+    lengths = torch.tensor([10.0, 20.0, 5.0], dtype=torch.float64)
+    loss = make_objective("dr_grpo", max_length=lengths.view(3, 1, 1))(batch).loss
+    torch.testing.assert_close(loss, 0.5 / lengths, rtol=1e-9, atol=0)

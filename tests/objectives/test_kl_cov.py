@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from testbed import TokenBatch
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective
 
@@ -54,3 +55,34 @@ def test_number_of_tokens_is_rounded_down(tokens):
 def test_rejects_a_negative_penalty():
     with pytest.raises(ConfigError, match=r"kl_cov: penalty is -1; expected a value in \[0, inf\)"):
         make_objective("kl_cov", penalty=-1)
+
+
+def test_ties_depend_neither_on_the_order_nor_on_what_other_replicas_ask_for():
+    # Sixteen tokens of four kinds (log p, A), each four times, every one with a z of its own: all covariances tie.
+    log_probs = torch.tensor([[-1.0, -2.0, -1.0, -2.0]] * 4, dtype=torch.float64)
+    old = log_probs + torch.linspace(-0.5, 0.5, 16, dtype=torch.float64).view(4, 4)
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)
+    mask = torch.ones(4, 4, dtype=torch.bool)
+
+    def penalised(order, fraction):
+        picked = torch.tensor(order)
+        batch = TokenBatch(
+            log_probs=log_probs[picked], old_log_probs=old[picked], advantages=advantages[picked], mask=mask
+        )
+        return make_objective("kl_cov", fraction=fraction).selected(batch)
+
+    here = penalised([0, 1, 2, 3], 0.125)
+    assert here.sum() == 2
+    for order in ([3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1]):
+        assert torch.equal(penalised(order, 0.125), here[torch.tensor(order)])
+
+    fractions = torch.tensor([0.125, 0.5, 0.8]).view(3, 1, 1)
+    three = TokenBatch(
+        log_probs=log_probs.expand(3, 4, 4),
+        old_log_probs=old.expand(3, 4, 4),
+        advantages=advantages.expand(3, 4),
+        mask=mask.expand(3, 4, 4),
+    )
+    together = make_objective("kl_cov", fraction=fractions).selected(three)
+    for row, fraction in zip(together, fractions.flatten().tolist(), strict=True):
+        assert torch.equal(row, penalised([0, 1, 2, 3], fraction))
