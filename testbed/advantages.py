@@ -52,7 +52,8 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
     Departures: a group of equal rewards is recognised exactly, so that a rounded mean cannot become an advantage.
 
     Raises:
-        BatchError: groups of one response; their standard deviation carries no information.
+        BatchError: groups of one response, whose standard deviation carries no information, or rewards that are not
+            floating-point numbers.
 
     Example:
         >>> group_standardised(torch.tensor([1.0, 0.0])).tolist()
@@ -75,10 +76,14 @@ def group_centred(rewards: Tensor) -> Tensor:
 
     Reference: Liu et al., Understanding R1-Zero-like training, arXiv 2503.20783.
 
+    Raises:
+        BatchError: rewards that are not floating-point numbers.
+
     Example:
         >>> group_centred(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
         [0.75, -0.25, -0.25, -0.25]
     """
+    _check_floating(rewards, "group_centred")
     centred = rewards - rewards.mean(-1, keepdim=True)
     return centred.masked_fill(zero_variance(rewards).unsqueeze(-1), 0.0)
 
@@ -90,7 +95,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     Reference: Ahmadian et al., Back to basics, arXiv 2402.14740 (RLOO).
 
     Raises:
-        BatchError: groups of one response; there is no other.
+        BatchError: groups of one response, where there is no other, or rewards that are not floating-point numbers.
 
     Example:
         >>> leave_one_out(torch.tensor([1.0, 0.0])).tolist()
@@ -151,16 +156,25 @@ class SmoothStandardisation:
             prompt_ids: int64 `(P,)`, the persistent number of each prompt; `None`: 0..P-1. No id may repeat.
 
         Raises:
-            BatchError: repeated ids, groups of one response, or replica dimensions that changed between calls.
+            BatchError: repeated, negative or fractional ids, groups of one response, rewards that are not finite
+                floating-point numbers, or replica dimensions that changed between calls. The state is as before.
         """
         _check_group(rewards, "smooth_standardised")
+        if not bool(torch.isfinite(rewards).all()):
+            raise BatchError(
+                "rewards holds NaN or infinity, which would stay in the statistics of its prompt for good; expected a "
+                "finite reward for every response. Give a response that cannot be graded the reward of a wrong one"
+            )
         if prompt_ids is None:
             prompt_ids = torch.arange(rewards.shape[-2])
-        if prompt_ids.shape != rewards.shape[-2:-1] or len(set(prompt_ids.tolist())) != len(prompt_ids):
+        ids = prompt_ids.tolist()
+        if prompt_ids.shape != rewards.shape[-2:-1] or len(set(ids)) != len(ids):
             raise BatchError(
-                f"prompt_ids is {prompt_ids.tolist()[:8]} for rewards of shape {tuple(rewards.shape)}; expected one "
+                f"prompt_ids is {ids[:8]} for rewards of shape {tuple(rewards.shape)}; expected one "
                 "distinct id per prompt. Merge the groups of a prompt that was drawn twice"
             )
+        if prompt_ids.is_floating_point() or min(ids, default=0) < 0:
+            raise BatchError(f"prompt_ids is {ids[:8]}; expected integers from 0 on, each prompt its own for good")
         self._make_room(rewards, int(prompt_ids.max()) + 1)
         assert self._visits is not None
         assert self._mean is not None
@@ -238,3 +252,9 @@ def _check_group(rewards: Tensor, name: str) -> None:
             f"{name} got groups of one response (rewards of shape {tuple(rewards.shape)}); expected at least two per "
             "prompt. Raise group_size, or use the 'none' advantage"
         )
+    _check_floating(rewards, name)
+
+
+def _check_floating(rewards: Tensor, name: str) -> None:
+    if not rewards.is_floating_point():
+        raise BatchError(f"{name} got rewards of {rewards.dtype}; expected floating point. Pass rewards.float()")

@@ -166,3 +166,26 @@ def test_replicas_are_independent(name: str) -> None:
 def test_unknown_estimator_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'group_centred'"):
         advantages["group_centered"]
+
+
+@pytest.mark.parametrize("estimator", [group_standardised, group_centred, leave_one_out, SmoothStandardisation()])
+def test_whole_numbers_are_rejected(estimator: object) -> None:
+    with pytest.raises(BatchError, match=r"got rewards of torch\.int64; .*rewards\.float\(\)"):
+        estimator(torch.tensor([[1, 0, 1]]))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("ids", [[0, -1], [0.0, 1.0]])
+def test_smooth_standardisation_rejects_ids_that_are_no_numbers_from_zero_on(ids: list[float]) -> None:
+    # -1 would otherwise be the last prompt's.
+    with pytest.raises(BatchError, match="expected integers from 0 on"):
+        SmoothStandardisation()(torch.rand(2, 4), torch.tensor(ids))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_smooth_standardisation_keeps_its_state_clean(value: float) -> None:
+    estimator = SmoothStandardisation()
+    estimator(torch.tensor([[1.0, 0.0]]))
+    before = estimator.state_dict()
+    with pytest.raises(BatchError, match="rewards holds NaN or infinity"):
+        estimator(torch.tensor([[1.0, value]]))
+    assert all(torch.equal(before[name], after) for name, after in estimator.state_dict().items())
