@@ -43,8 +43,8 @@ class TokenBatch:
     are widened to float32, because a ratio of probabilities does not survive eight bits of mantissa.
 
     Raises:
-        BatchError: shapes differ, the mask is not boolean or marks no token, or a value under the mask is NaN or
-            infinite. The message names the field.
+        BatchError: shapes differ, the mask is not boolean or marks no token, a value under the mask is NaN or
+            infinite, or a count is not positive. The message names the field.
 
     Example:
         >>> batch = TokenBatch(
@@ -86,6 +86,8 @@ class TokenBatch:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value))
+        for name in ("token_count", "sequence_count"):
+            self._check_count(name, getattr(self, name))
 
     @classmethod
     def trusted(cls, *, like: TokenBatch | None = None, **fields: Any) -> TokenBatch:
@@ -365,12 +367,37 @@ class TokenBatch:
             )
         return value
 
+    def _check_count(self, name: str, value: Tensor | float | None) -> None:
+        if value is None:
+            return
+        replicas = self.log_probs.shape[:-2]
+        if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
+            raise BatchError(
+                f"{name} is {value!r}; expected a number, or one per replica as a tensor {tuple(replicas)}"
+            )
+        count = torch.as_tensor(value)
+        if not _broadcasts(count.shape, replicas):
+            raise BatchError(
+                f"{name} has shape {tuple(count.shape)}; expected a number, or one per replica, {tuple(replicas)}"
+            )
+        if not bool(((count > 0) & count.isfinite()).all()):
+            raise BatchError(
+                f"{name} is {count.tolist()}; expected what the whole optimiser step has, at least 1: it is a divisor. "
+                "Skip a step without responses"
+            )
+
     def _count(self, given: Tensor | int | None, own: Tensor) -> Tensor:
         if given is None:
             return own
         if isinstance(given, Tensor):
             return given.to(own)
         return torch.full_like(own, given)
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    return len(shape) <= len(target) and all(
+        size in (1, wanted) for size, wanted in zip(reversed(shape), reversed(target), strict=False)
+    )
 
 
 _DEFAULTS = {item.name: item.default for item in dataclasses.fields(TokenBatch)}

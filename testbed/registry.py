@@ -63,8 +63,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         self._discover()
-        if name not in self._items:
-            raise UnknownNameError(self.kind, name, self._items)
+        if not isinstance(name, str) or name not in self._items:
+            raise UnknownNameError(self.kind, str(name), self._items)
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
@@ -89,6 +89,8 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     >>> parse_call("erc(base=gppo(clip_low=0.1),beta_low=0.1)")
     ('erc', {'base': 'gppo(clip_low=0.1)', 'beta_low': 0.1})
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"cannot read {text!r}; expected name or name(key=value,…), as text")
     text = text.strip()
     if "(" not in text:
         return text, {}
@@ -100,6 +102,8 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip().isidentifier():
             raise ConfigError(f"cannot read {part.strip()!r} in {text!r}; expected key=value, such as clip_low=0.2")
+        if key.strip() in arguments:
+            raise ConfigError(f"{text!r} gives {key.strip()} twice; expected each key once")
         arguments[key.strip()] = _literal(value.strip())
     return name.strip(), arguments
 

@@ -197,6 +197,12 @@ def test_with_current_masks_the_new_policy_and_keeps_the_rest():
         ({"log_probs": torch.full((2, 3), math.nan)}, r"log_probs holds NaN or infinity at a response token; expected"),
         ({"old_log_probs": torch.full((2, 3), -math.inf)}, r"old_log_probs holds NaN or infinity.*log\(0\)"),
         ({"old_entropies": torch.full((2, 3), math.inf)}, r"old_entropies holds NaN or infinity"),
+        ({"token_count": 0}, r"token_count is 0; expected what the whole optimiser step has, at least 1"),
+        ({"token_count": math.nan}, r"token_count is nan; expected what the whole optimiser step has"),
+        ({"token_count": True}, r"token_count is True; expected a number"),
+        ({"token_count": torch.tensor([6, 6])}, r"token_count has shape \(2,\); expected a number, or one per replica"),
+        ({"sequence_count": -2}, r"sequence_count is -2; expected what the whole optimiser step has"),
+        ({"sequence_count": "two"}, r"sequence_count is 'two'; expected a number"),
     ],
 )
 def test_rejects(changes, message):

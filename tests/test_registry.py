@@ -71,3 +71,17 @@ def test_parse_call_rejects_what_is_no_keyword(text):
 @pytest.mark.parametrize("arguments", [{}, {"clip_low": 0.1}, {"low_range": (0.6, 0.8), "order": "lower_first"}])
 def test_format_call_is_the_inverse(arguments):
     assert parse_call(format_call("bapo", arguments)) == ("bapo", arguments)
+
+
+def test_a_key_given_twice_is_refused():
+    with pytest.raises(ConfigError, match="gives clip_low twice; expected each key once"):
+        parse_call("ppo(clip_low=0.1,clip_low=0.2)")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["one"]])
+def test_names_that_are_no_text_are_explained(name):
+    registry: Registry[int] = Registry("number")
+    with pytest.raises(UnknownNameError, match="unknown number"):
+        registry[name]
+    with pytest.raises(ConfigError, match="as text"):
+        parse_call(name)

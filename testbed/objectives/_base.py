@@ -26,6 +26,8 @@ __all__ = [
     "Presets",
     "Wrapper",
     "check_choice",
+    "check_flag",
+    "check_pair",
     "check_range",
     "choose",
     "clamp",
@@ -211,7 +213,7 @@ class Wrapper(Objective):
     def __post_init__(self) -> None:
         base = make_objective(self.base)
         object.__setattr__(self, "base", base)
-        if not self.reduction:
+        if self.reduction == "":
             object.__setattr__(self, "reduction", base.reduction)
         object.__setattr__(self, "advantage", base.advantage)
         object.__setattr__(self, "needs", tuple(dict.fromkeys((*base.needs, *self.needs))))
@@ -446,6 +448,21 @@ def straight_through(log_ratio: Tensor) -> Tensor:
     return (log_ratio - log_ratio.detach()).exp()
 
 
+def check_pair(owner: str, name: str, value: object, expected: str, *, allowed: Callable[[float, float], bool]) -> None:
+    """Raise a `ConfigError` unless `value` is two numbers of which `allowed` is true."""
+    numbers = isinstance(value, tuple | list) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    )
+    if not numbers or len(value) != 2 or not allowed(*value):  # type: ignore[arg-type, misc]
+        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
+
+
+def check_flag(owner: str, name: str, value: object) -> None:
+    """Raise a `ConfigError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{owner}: {name} is {value!r}; expected True or False")
+
+
 def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a `ConfigError` unless `value` is one of `choices`."""
     if value not in choices:
@@ -462,9 +479,14 @@ def check_range(
     *,
     open_low: bool = False,
     open_high: bool = False,
+    optional: bool = False,
 ) -> None:
-    """Raise a `ConfigError` unless every entry of `value` lies in the interval from `low` to `high`."""
-    if value is None:
+    """Raise a `ConfigError` unless every entry of `value` lies in the interval from `low` to `high`.
+
+    `optional` says whether `None` will do. A tensor has to leave sequences and tokens alone: its last two dimensions
+    are 1, or it is a single number.
+    """
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise ConfigError(f"{owner}: {name} is {value!r}; expected a number or a tensor that broadcasts to (..., 1, 1)")
@@ -479,4 +501,9 @@ def check_range(
         raise ConfigError(
             f"{owner}: {name} is {value if isinstance(value, int | float) else tensor.tolist()}; "
             f"expected a value in {left}{low}, {high}{right}"
+        )
+    if isinstance(value, Tensor) and value.numel() != math.prod(value.shape[:-2]):
+        raise ConfigError(
+            f"{owner}: {name} is a tensor of shape {tuple(value.shape)}; expected one number per replica, (..., 1, 1). "
+            f"Write {name}[..., None, None]"
         )

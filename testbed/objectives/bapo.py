@@ -11,12 +11,12 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.errors import ConfigError
 from testbed.objectives._base import (
     Hyper,
     Objective,
     Presets,
     check_choice,
+    check_pair,
     check_range,
     clipped_surrogate,
     objective,
@@ -103,15 +103,21 @@ class BAPO(Objective):
         check_range(self.name, "target", self.target, 0, 1)
         check_range(self.name, "low_step", self.low_step, 0, float("inf"), open_low=True)
         check_range(self.name, "high_step", self.high_step, 0, float("inf"), open_low=True)
-        check_range(self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True)
-        for name, pair, floor, top in (
-            ("low_range", self.low_range, 0.0, 1.0),
-            ("high_range", self.high_range, 1.0, float("inf")),
-        ):
-            if len(pair) != 2 or not floor <= pair[0] <= pair[1] <= top:
-                raise ConfigError(
-                    f"bapo: {name} is {pair}; expected (start, end) with {floor} <= start <= end <= {top}"
-                )
+        check_range(self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True, optional=True)
+        check_pair(
+            self.name,
+            "low_range",
+            self.low_range,
+            "(start, end) with 0.0 <= start <= end <= 1.0",
+            allowed=lambda start, end: 0 <= start <= end <= 1,
+        )
+        check_pair(
+            self.name,
+            "high_range",
+            self.high_range,
+            "(start, end) with 1.0 <= start <= end < inf",
+            allowed=lambda start, end: 1 <= start <= end < float("inf"),
+        )
         check_choice(self.name, "order", self.order, ("upper_first", "lower_first"))
         check_choice(self.name, "contribution", self.contribution, ("value", "active"))
 

@@ -46,7 +46,7 @@ class CISPO(Objective):
     """ε_high > -1: the weight is at most 1 + ε_high; below 0 it scales down tokens at ratio 1 as well."""
 
     def check(self) -> None:
-        check_range(self.name, "clip_low", self.clip_low, 0, float("inf"))
+        check_range(self.name, "clip_low", self.clip_low, 0, float("inf"), optional=True)
         check_range(self.name, "clip_high", self.clip_high, -1, float("inf"), open_low=True)
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:

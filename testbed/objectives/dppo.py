@@ -54,7 +54,7 @@ class DPPO(Objective):
     def check(self) -> None:
         check_choice(self.name, "divergence", self.divergence, ("tv", "kl"))
         check_range(self.name, "threshold", self.threshold, 0, float("inf"))
-        check_range(self.name, "ratio_max", self.ratio_max, 0, float("inf"), open_low=True)
+        check_range(self.name, "ratio_max", self.ratio_max, 0, float("inf"), open_low=True, optional=True)
 
     def masked(self, batch: TokenBatch) -> Tensor:
         """1 - M, bool `(..., B, T)`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import token_average
-from testbed.objectives._base import Hyper, Presets, Wrapper, check_range, objective
+from testbed.objectives._base import Hyper, Presets, Wrapper, check_flag, check_range, objective
 
 ENTROPY_FLOOR = 1e-8
 """Added to both entropies of the ratio, in nats, as the released code does."""
@@ -70,6 +70,7 @@ class ERC(Wrapper):
 
     def check(self) -> None:
         super().check()
+        check_flag(self.name, "keep_value", self.keep_value)
         check_range(self.name, "beta_low", self.beta_low, 0, 1, open_high=True)
         check_range(self.name, "beta_high", self.beta_high, 0, float("inf"))
 

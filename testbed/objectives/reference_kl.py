@@ -9,7 +9,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.divergences import kl_estimate, kl_estimates
-from testbed.objectives._base import Hyper, Objective, Wrapper, check_choice, check_range, clamp, objective
+from testbed.objectives._base import Hyper, Objective, Wrapper, check_choice, check_flag, check_range, clamp, objective
 
 
 @objective("reference_kl")
@@ -68,9 +68,10 @@ class ReferenceKL(Wrapper):
 
     def check(self) -> None:
         super().check()
+        check_flag(self.name, "importance_weighted", self.importance_weighted)
         check_choice(self.name, "kind", self.kind, tuple(kl_estimates))
         check_range(self.name, "coefficient", self.coefficient, 0, float("inf"))
-        check_range(self.name, "estimate_max", self.estimate_max, 0, float("inf"), open_low=True)
+        check_range(self.name, "estimate_max", self.estimate_max, 0, float("inf"), open_low=True, optional=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         (reference,) = batch.require("ref_log_probs", reason="reference_kl measures the distance to it")

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import MAX_LOG_RATIO, TokenBatch
-from testbed.errors import ConfigError
-from testbed.objectives._base import Objective, objective, score_loss
+from testbed.objectives._base import Objective, check_pair, objective, score_loss
 
 
 @objective("vespo")
@@ -46,8 +45,7 @@ class VESPO(Objective):
 
     def check(self) -> None:
         for name, pair in (("pos", self.pos), ("neg", self.neg)):
-            if len(pair) != 2 or not all(number >= 0 for number in pair):
-                raise ConfigError(f"vespo: {name} is {pair}; expected (c1, c2), both in [0, inf)")
+            check_pair(self.name, name, pair, "(c1, c2), both in [0, inf)", allowed=lambda c1, c2: c1 >= 0 <= c2)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         log_ratio = batch.log_ratio.detach().sum(-1, keepdim=True).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)

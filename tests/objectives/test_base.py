@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
 
 from testbed import TokenBatch
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.errors import ConfigError, TestbedError, UnknownNameError
 from testbed.objectives import make_objective, objective_names
 from testbed.objectives._base import Objective, Wrapper, registry
 
@@ -156,3 +156,30 @@ def test_wrappers_nest():
     assert nested.label() == label
     assert set(nested.needs) == {"entropies", "old_entropies", "sampler_log_probs", "ref_log_probs"}
     assert (nested.reduction, nested.advantage) == ("seq_sum_token_mean", "smooth_standardised")
+
+
+@pytest.mark.parametrize("value", [None, "wide", True, 3, (1.0,), {}, torch.tensor([0.1, 0.2])], ids=repr)
+@pytest.mark.parametrize("name", objective_names())
+def test_a_hyper_parameter_of_the_wrong_kind_never_reaches_the_loss(name, value):
+    """Each either works or is an error of ours at construction; None is a value of some of them, 3 of most."""
+    numbers = torch.full((1, 2, 3), -1.0)
+    batch = TokenBatch(
+        log_probs=numbers,
+        old_log_probs=numbers,
+        advantages=torch.ones(1, 2),
+        mask=torch.ones(1, 2, 3, dtype=torch.bool),
+        **dict.fromkeys(("entropies", "old_entropies", "sampler_log_probs", "ref_log_probs"), -numbers),
+    )
+    for item in fields(registry[name]):
+        try:
+            objective = make_objective(name, **{item.name: value})
+        except TestbedError:
+            continue
+        assert objective(batch).loss.shape == (1,), item.name
+
+
+def test_one_value_per_token_is_no_hyper_parameter():
+    with pytest.raises(
+        ConfigError, match=r"clip_low is a tensor of shape \(3,\); .* Write clip_low\[\.\.\., None, None\]"
+    ):
+        make_objective("ppo", clip_low=torch.tensor([0.1, 0.2, 0.3]))

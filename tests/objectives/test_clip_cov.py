@@ -115,3 +115,8 @@ def test_one_fraction_per_replica(tokens):
 def test_rejects_a_fraction_outside_its_range(fraction):
     with pytest.raises(ConfigError, match=rf"clip_cov: fraction is {fraction}; expected a value in \[0, 1\]"):
         make_objective("clip_cov", fraction=fraction)
+
+
+def test_rejects_an_empty_interval_of_covariances():
+    with pytest.raises(ConfigError, match=r"cov_low is 5\.0 and cov_high 1\.0; expected cov_low <= cov_high"):
+        make_objective("clip_cov", cov_low=5.0, cov_high=1.0)

@@ -96,7 +96,7 @@ def test_wraps_any_objective():
 
 
 def test_label_of_a_base_with_one_value_per_replica():
-    erc = make_objective("erc", base=make_objective("dapo", clip_high=torch.tensor([0.2, 0.3])))
+    erc = make_objective("erc", base=make_objective("dapo", clip_high=torch.tensor([0.2, 0.3]).view(2, 1, 1)))
     assert erc.label().startswith("erc(base=dapo(clip_high=tensor(")
 
 
