@@ -17,7 +17,7 @@ from analysis.claims._arms import ArmCache
 from analysis.finished import PLAN, FinishedVerdicts
 from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, UnknownNameError
 from testbed.progress import LateProgress
 from testbed.simulation.run import claim_folder, environment_facts
 from testbed.simulation.storage import hold
@@ -65,10 +65,12 @@ def select(names: Iterable[str], tier: str) -> list[str]:
     if tier not in TIERS:
         raise ConfigError(f"tier is {tier!r}; expected one of {', '.join(TIERS)}")
     known = claim_names()
+    papers = {item.split("/")[0] for item in known}
     chosen: list[str] = []
     for name in names:
-        of_paper = [item for item in known if item.split("/")[0] == name]
-        chosen += of_paper or [get_claim(name).id]
+        if name not in papers and name not in known:
+            raise UnknownNameError("claim or paper", name, papers if "/" not in name else known)
+        chosen += [item for item in known if name in (item, item.split("/")[0])]
     if chosen:
         return list(dict.fromkeys(chosen))
     return [name for name in known if TIERS.index(get_claim(name).tier) <= TIERS.index(tier)]

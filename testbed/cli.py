@@ -32,9 +32,18 @@ app = typer.Typer(
 engines = typer.Typer(help="What connects the objectives with training engines.", rich_markup_mode=None)
 app.add_typer(engines, name="engines")
 
-Seed = Annotated[int, typer.Option(help="Master seed; the same one gives the same numbers, bit for bit.")]
+Seed = Annotated[int, typer.Option(min=0, help="Master seed; the same one gives the same numbers, bit for bit.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 File = Annotated[Path | None, typer.Option("--out", help="File to write as well, .json; it must not exist.")]
+
+
+def _processes(jobs: int) -> int:
+    if jobs == 0:
+        raise ConfigError("jobs is 0; expected a number of processes, or -1 for one per core")
+    return jobs
+
+
+Jobs = Annotated[int, typer.Option(help="Processes; -1: one per core.", callback=_processes)]
 
 _MARKS = {
     "reproduced": ("✓", "green"),
@@ -51,6 +60,11 @@ def main() -> None:
         app()
     except TestbedError as error:
         typer.echo(f"testbed: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"testbed: cannot use {error.filename}: {error.strerror}; choose another path", err=True)
         sys.exit(2)
 
 
@@ -87,7 +101,7 @@ def compare(
         list[str], typer.Argument(help="Objectives, each name or name(key=value,…), such as 'erc(base=gppo)'.")
     ],
     env: Annotated[str, typer.Option(help="Environment id, such as RareArm-v1 or 'RareArm-v1(arms=10)'.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not hold another run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per objective.")] = 32,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Rollouts.")] = 100,
@@ -101,13 +115,13 @@ def compare(
     staleness: Annotated[int, typer.Option(help="Rollouts come from the policy of that many iterations ago.")] = 0,
     model: Annotated[str, typer.Option(help="Policy.")] = "tabular",
 ) -> None:
-    """Train objectives on one environment over paired seeds; curves, a table and the full run go to --out."""
+    """Train objectives on one environment over paired seeds; curves, a table and the full run are written."""
     from analysis.comparison import compare as run_comparison
 
     done = run_comparison(
         objectives,
         env,
-        out=out,
+        out=_fresh_folder("compare") if out is None else out,
         seeds=seeds,
         seed=seed,
         steps=steps,
@@ -134,9 +148,9 @@ def verify(
     seeds: Annotated[
         int | None, typer.Option(help="Seeds of each statistical claim; default: the claim's own.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Master seed; default: that of the record.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Master seed; default: that of the record.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+    jobs: Jobs = -1,
     resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
 ) -> None:
     """Judge claims; exit with 1 when a verdict differs from the one on record."""
@@ -213,7 +227,7 @@ def calibrate(
     repeats: Annotated[int, typer.Option(help="Repetitions per claim, each with fresh seeds.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json; default: nothing is written.")] = None,
     resume: Annotated[bool, typer.Option(help="Keep the claims an interrupted call finished in --out.")] = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+    jobs: Jobs = -1,
 ) -> None:
     """Measure the suite's false verdicts on null experiments, and its power on planted effects."""
     from analysis.calibration import calibrate as run_calibration
@@ -295,6 +309,7 @@ def show(
     typer.echo(describe(objective))
     if out is not None:
         free_folder(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
         typer.echo(f"picture: {save(gradient_weight_figure(objective), out)}")
 
 
@@ -310,11 +325,11 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     samples: Annotated[int | None, typer.Option(help="Sobol points over the axes that are ranges.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds per cell; default 32.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Master seed; default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Master seed; default 0.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the training loop, such as steps=75 or epochs=8.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; -1: one per core.")] = -1,
+    jobs: Jobs = -1,
     backend: Annotated[str, typer.Option(help="loky: this machine; ray: a Ray cluster.")] = "loky",
     shard: Annotated[
         str | None, typer.Option(help="i/n: only that part, for a machine of its own; then merge.")
@@ -378,7 +393,7 @@ def transfer(
         int | None, typer.Option(help="Seeds of the language-model side; default: each comparison's own.")
     ] = None,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option(help="Processes, one core each; -1: one per core.")] = -1,
+    jobs: Jobs = -1,
     out: Annotated[Path | None, typer.Option(help="Folder to write or go on with; default: runs/transfer.")] = None,
 ) -> None:
     """Judge claims on the toy and on a language model, side by side; exit with 1 when a verdict is not the recorded."""

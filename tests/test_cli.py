@@ -78,7 +78,11 @@ def test_report_compares_two_runs(tmp_path: Path) -> None:
         (["compare", "ppo(clip_low=-1)", "--env", "rare-arm", "--out", "{out}"], "clip_low is -1; expected a value in"),
         (["compare", "erc(base=gppo", "--env", "rare-arm", "--out", "{out}"], "expected name or name(key=value,…)"),
         (["verify", "dcpo/token-clip"], "did you mean 'dcpo/token-clip-ratio'?"),
+        (["verify", "dcop"], "unknown claim or paper 'dcop'; did you mean 'dcpo'?"),
         (["verify", "--tier", "slow"], "tier is 'slow'"),
+        (["verify", "theory", "--jobs", "0"], "jobs is 0; expected a number of processes, or -1"),
+        (["compare", "grpo", "--env", "rare-arm", "--seed", "-1", "--out", "{out}"], "Invalid value for '--seed'"),
+        (["compare", "grpo", "--env", "rare-arm", "--steps", "1", "--out", "/dev/null/run"], "cannot use /dev/null"),
         (["report", "{out}"], "holds no results.json"),
         (["show", "sappo"], "did you mean 'sapo'?"),
         (["sweep", "--out", "{out}"], "a sweep needs --objective and --env"),
@@ -118,11 +122,21 @@ def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
+def test_compare_without_a_folder_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--seeds", "2", "--steps", "2", "--learning-rate", "4"]
+    done = CliRunner().invoke(cli.app, ["compare", "ppo", "--env", "RareArm-v1(arms=5,contexts=2)", *small])
+    assert done.exit_code == 0, done.output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("compare-")
+    assert (folder / "curves.png").is_file()
+
+
 def test_show_prints_the_formula_and_draws_the_weight(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli.app, ["show", "dcpo(clip_low=0.1)", "--out", str(tmp_path / "dcpo.svg")])
+    done = CliRunner().invoke(cli.app, ["show", "dcpo(clip_low=0.1)", "--out", str(tmp_path / "new" / "dcpo.svg")])
     assert done.exit_code == 0, done.output
     assert "high(q) = min(½ + ½√(1 + 4ε_high/q), r_max)" in done.output
-    assert (tmp_path / "dcpo.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+    assert (tmp_path / "new" / "dcpo.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
 
 
 def test_sweep_writes_a_table_and_a_phase_diagram(tmp_path: Path) -> None:
