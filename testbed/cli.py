@@ -33,6 +33,9 @@ engines = typer.Typer(help="What connects the objectives with training engines."
 app.add_typer(engines, name="engines")
 
 Seed = Annotated[int, typer.Option(min=0, help="Master seed; the same one gives the same numbers, bit for bit.")]
+NoSeed = Annotated[
+    int, typer.Option("--seed", min=0, help="Accepted by every command; this one draws nothing that depends on it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 File = Annotated[Path | None, typer.Option("--out", help="File to write as well, .json; it must not exist.")]
 
@@ -69,7 +72,7 @@ def main() -> None:
 
 
 @app.command("list")
-def list_names(as_json: Json = False) -> None:
+def list_names(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
     """Every registered objective, environment, model, advantage, reduction and claim."""
     from analysis.claims import claim_names
     from envs import env_names
@@ -86,6 +89,7 @@ def list_names(as_json: Json = False) -> None:
         "reductions": reduction_names(),
         "claims": claim_names(),
     }
+    _write_json(out, names)
     if as_json:
         typer.echo(json.dumps(names, indent=1))
         return
@@ -176,7 +180,7 @@ def verify(
 
 
 @app.command()
-def claims(as_json: Json = False, out: File = None) -> None:
+def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
     """The ledger: every numbered statement of the papers, where it can be judged, and the verdicts on record."""
     from analysis.claims import claim_names, get_claim
     from analysis.ledger import entries
@@ -214,11 +218,16 @@ def claims(as_json: Json = False, out: File = None) -> None:
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished verify run.")],
     against: Annotated[Path | None, typer.Option(help="Another run; the report says which verdicts moved.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .html, which must not exist; default: the run's report.html.")
+    ] = None,
+    seed: NoSeed = 0,
 ) -> None:
     """Write a run's report.html again, optionally comparing it with another run."""
     from analysis.report import write_report
 
-    typer.echo(f"report: {write_report(run, against=against)}")
+    _free_file(out)
+    typer.echo(f"report: {write_report(run, against=against, out=out)}")
 
 
 @app.command()
@@ -300,6 +309,7 @@ def audit(
 def show(
     objective: Annotated[str, typer.Argument(help="An objective, name or name(key=value,…).")],
     out: Annotated[Path | None, typer.Option(help="Picture to write, .png or .svg; default: only the text.")] = None,
+    seed: NoSeed = 0,
 ) -> None:
     """An objective's formula, and a picture of its gradient weight over the ratio, against PPO's."""
     from analysis.gradient_weights import describe, gradient_weight_figure
@@ -369,11 +379,18 @@ def finetune(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a ready configuration.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: runs/finetune/<name>.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run from its last checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Master seed; default: that of the configuration.")] = None,
 ) -> None:
     """Train a language model on math with any objective: warm start, evaluation, training, evaluation."""
-    from testbed.finetune import run_finetune
+    from dataclasses import replace
 
-    done = run_finetune(config, resume=resume, out=out, report=typer.echo)
+    from testbed.finetune import load_settings, run_finetune
+
+    settings = load_settings(config)
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    folder = Path("runs") / "finetune" / Path(config).stem if out is None else out
+    done = run_finetune(settings, resume=resume, out=folder, report=typer.echo)
     if not done.main_process:
         return
     from analysis.report.finetune import write_finetune_report
@@ -454,7 +471,7 @@ def conformance(
 
 
 @app.command()
-def theory(out: File = None) -> None:
+def theory(out: File = None, seed: NoSeed = 0) -> None:
     """Every closed-form prediction beside its measurement by another route; exit with 1 when one does not hold."""
     from dataclasses import asdict
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -30,6 +32,38 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "verify" in done.stdout
+
+
+COMMANDS = ["list", "show", "compare", "sweep", "verify", "claims", "conformance", "theory", "audit", "finetune", "report"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_a_seed_and_a_place_for_its_output(command: str) -> None:
+    done = CliRunner().invoke(cli.app, [command, "--help"])
+    assert done.exit_code == 0, done.output
+    assert "--seed" in done.output
+    assert "--out" in done.output
+
+
+def test_finetune_takes_its_seed_from_the_option_or_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from testbed import finetune
+
+    started = []
+    stopped = SimpleNamespace(main_process=False)
+    monkeypatch.setattr(
+        finetune, "run_finetune", lambda settings, **options: started.append((settings, options)) or stopped
+    )
+    for seed in ([], ["--seed", "7"]):
+        assert CliRunner().invoke(cli.app, ["finetune", "cpu-smoke", *seed]).exit_code == 0
+    (plain, options), (seeded, _) = started
+    assert plain == finetune.load_settings("cpu-smoke")
+    assert options["out"] == Path("runs/finetune/cpu-smoke")
+    assert seeded == dataclasses.replace(plain, seed=7)
+
+
+def test_list_writes_what_it_prints(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["list", "--json", "--seed", "3", "--out", str(tmp_path / "new" / "names.json")])
+    assert (tmp_path / "new" / "names.json").read_text(encoding="utf-8") == done.stdout
 
 
 def test_list_as_json_holds_the_registries() -> None:
@@ -67,6 +101,11 @@ def test_report_compares_two_runs(tmp_path: Path) -> None:
         CliRunner().invoke(cli.app, ["verify", "theory/sapo-gate", "--out", str(tmp_path / name), "--jobs", "1"])
     done = CliRunner().invoke(cli.app, ["report", str(tmp_path / "b"), "--against", str(tmp_path / "a")])
     assert done.exit_code == 0, done.output
+    page = tmp_path / "elsewhere" / "page.html"
+    for code in (0, 2):  # The second time the page is there, and stays.
+        again = run("report", str(tmp_path / "b"), "--against", str(tmp_path / "a"), "--out", str(page))
+        assert again.returncode == code, again.stderr
+        assert page.read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
 
 
 @pytest.mark.parametrize(

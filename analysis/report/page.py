@@ -28,12 +28,13 @@ _CLAIMED_SIDE = {
 }
 
 
-def write_report(run_folder: str | Path, against: str | Path | None = None) -> Path:
-    """Write `run_folder`/report.html, one self-contained file, from its results.json.
+def write_report(run_folder: str | Path, against: str | Path | None = None, out: str | Path | None = None) -> Path:
+    """Write the report of a run, one self-contained file, from its results.json.
 
     Args:
         run_folder: a folder with results.json.
         against: an earlier run; the report then opens with the verdicts that moved since.
+        out: the file; `None`: report.html in `run_folder`. A file that is there is replaced.
 
     Returns:
         The path of the report. Equal results give equal bytes.
@@ -49,9 +50,10 @@ def write_report(run_folder: str | Path, against: str | Path | None = None) -> P
         .get_template("template.html")
         .render(**_view(results), comparison=comparison, name=folder.resolve().name)
     )
-    path = folder / "report.html"
+    path = folder / "report.html" if out is None else Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: a reader never sees half a report.
-    unfinished = path.with_suffix(".html.part")
+    unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, path)
     return path
