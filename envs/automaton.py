@@ -173,7 +173,8 @@ class Automaton:
         index = torch.add(tokens, states, alpha=self.vocabulary)
         means = self.rewards.flatten(-2).gather(-1, index)
         if self.reward_kind == "bernoulli":
-            return (uniforms < means).to(dtype)
+            # In place, which leaves numbers and not truth values to convert.
+            return means.gt_(uniforms).to(dtype)
         if self.reward_kind == "gaussian":
             # ndtri is the inverse normal distribution function; clamp keeps u = 0 finite.
             noise = torch.special.ndtri(uniforms.clamp(1e-12, 1 - 1e-12).to(means.dtype))

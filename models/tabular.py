@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 from models.policy import EXACT, Distortion, Policy, Samples, Step, Weigh, policies
 
 __all__ = ["StatePolicy", "TabularPolicy"]
+
+_VECTOR = 64
+"""A multiple of the numbers that a processor's loop takes at a time."""
 
 
 class StatePolicy(Policy):
@@ -77,7 +81,7 @@ class StatePolicy(Policy):
             alive, here = current >= 0, current.clamp(min=0)
         for position in range(written, horizon):
             if position == 0:  # nobody has finished yet
-                drawn = start.draw(cumulative, uniforms[..., 0])
+                drawn = _search(cumulative, start.rows, uniforms[..., 0], vocabulary)
                 final_states, final_tokens = here, drawn
             else:
                 drawn = _search(cumulative, here * vocabulary, uniforms[..., position], vocabulary)
@@ -106,11 +110,14 @@ class StatePolicy(Policy):
                 chosen[..., :written] = prefix.entropies
         samples = Samples(all_states, all_tokens, all_mask, log_probs, chosen, final_states, final_tokens)
         memory.locate(samples, index)
+        memory.drawn = samples if distortion is EXACT and prefix is None else None
         return samples
 
     def evaluate(self, samples: Samples, *, entropies: bool) -> tuple[Tensor, Tensor | None]:
-        """Gathers from the table."""
+        """Gathers from the table, unless it is the one that `samples` were drawn from."""
         memory = self._current()
+        if memory.drawn is samples and (samples.entropies is not None or not entropies):
+            return samples.log_probs, samples.entropies if entropies else None
         index, _ = memory.locate(samples)
         log_probs = memory.flat_log_policy.gather(-1, index).view(samples.tokens.shape)
         return log_probs, _take(memory.entropy(), samples.states) if entropies else None
@@ -171,10 +178,17 @@ class _Memory:
     """What a policy computed last, in buffers it reuses: a fresh table costs more than the arithmetic in it."""
 
     def __init__(self, shape: torch.Size, like: Tensor) -> None:
-        self.log_policy, self.policy, self.gradient = (like.new_empty(shape) for _ in range(3))
+        self.log_policy, self.gradient = like.new_empty(shape), like.new_empty(shape)
+        # torch computes a power of 2 differently in what is left over after whole vectors. With none left over, no
+        # number depends on how many replicas stand beside it.
+        self._whole_vectors = like.new_zeros(-(-shape.numel() // _VECTOR) * _VECTOR)
+        self.policy = self._whole_vectors[: shape.numel()].view(shape)
         self.cumulative = like.new_empty(shape, dtype=torch.float64)
+        # As a tensor of that dtype it need not be converted every time.
+        self._bits_per_nat = like.new_tensor(1 / math.log(2))
         self.flat_log_policy, self.flat_gradient = self.log_policy.flatten(-2), self.gradient.flatten(-2)
         self.versions: list[int] = []
+        self.drawn: Samples | None = None
         self._entropy: Tensor | None = None
         self._located: tuple[Samples, Tensor, Tensor] | None = None
         self._start: _Start | None = None
@@ -182,8 +196,10 @@ class _Memory:
     def fill(self, logits: Tensor, versions: list[int]) -> None:
         """Softmax and its logarithm."""
         torch.log_softmax(logits, -1, out=self.log_policy)
-        torch.exp(self.log_policy, out=self.policy)
-        self._entropy, self.versions = None, versions
+        # A power of 2, because torch computes it in a quarter of the time of a power of e, to the same digits.
+        torch.mul(self.log_policy, self._bits_per_nat, out=self.policy)
+        self._whole_vectors.exp2_()
+        self._entropy, self.drawn, self.versions = None, None, versions
 
     def entropy(self) -> Tensor:
         """H of every state, nats, `(R, S)`."""
@@ -212,33 +228,14 @@ class _Memory:
 
 
 class _Start:
-    """The states `(B,)` that responses begin in, and the draw of their first tokens."""
+    """The states `(B,)` that responses begin in, for every replica, and where their rows begin in a flattened table."""
 
     def __init__(self, initial_states: Tensor, shape: torch.Size) -> None:
         self.initial_states = initial_states
         self.states = initial_states.expand(shape[0], -1)
         self.alive = torch.ones_like(self.states, dtype=torch.bool)
         self.column = self.alive.unsqueeze(-1)
-        self._shape = shape
-        states, counts = torch.unique_consecutive(initial_states, return_counts=True)
-        first = int(states[0])
-        self._groups: tuple[slice, int] | None = None
-        if bool((counts == counts[0]).all()) and states.tolist() == list(range(first, first + len(states))):
-            self._groups = slice(first, first + len(states)), len(states)
-
-    def draw(self, cumulative: Tensor, uniforms: Tensor) -> Tensor:
-        """First tokens, int64 `(R, B)`; arguments as for `_search`."""
-        replicas, _, vocabulary = self._shape
-        if self._groups is None:
-            return _search(cumulative, self.states * vocabulary, uniforms, vocabulary)
-        # Where each state's responses stand together, a row is searched for all of them at once.
-        rows, count = self._groups
-        found = torch.searchsorted(
-            cumulative.view(self._shape)[:, rows].contiguous(),
-            uniforms.reshape(replicas, count, -1).contiguous(),
-            right=True,
-        )
-        return found.clamp_(max=vocabulary - 1).view(replicas, -1)
+        self.rows = self.states * shape[-1]
 
 
 @policies.register("tabular")
@@ -283,11 +280,14 @@ def _search(cumulative: Tensor, start: Tensor, uniforms: Tensor, vocabulary: int
         uniforms: float64 `(R, B)`.
         vocabulary: V, the length of a row.
     """
+    # Numbers that are not negative are ordered as the integers with the same bits, and an integer comparison in place
+    # leaves 0 or 1 in the type that is added.
+    ordered, limits = cumulative.view(torch.int64), uniforms.view(torch.int64)
     found = start.clone()
     left = vocabulary - 1
     while left > 0:
         half = (left + 1) // 2
-        found.add_(cumulative.gather(-1, found + (half - 1)) <= uniforms, alpha=half)
+        found.add_(ordered.gather(-1, found + (half - 1)).le_(limits), alpha=half)
         left -= half
     return found.sub_(start)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +15,12 @@ from models.policy import Policy, Samples
 from testbed.batch import TokenBatch
 from testbed.errors import ConfigError
 from testbed.objectives import Objective
+from testbed.simulation.optimisers import Optimiser, clip_by_norm, gradient_norm
 
-__all__ = ["CompiledGradient", "LossGradient"]
+__all__ = ["CompiledUpdates", "LossGradient", "Update"]
+
+_UNROLLED = 8
+"""Updates in one compiled program at most."""
 
 
 class LossGradient:
@@ -72,21 +77,42 @@ OLDEST_COMPILER = "2.13"
 """The oldest PyTorch whose compiler is known to trace a batch with another current policy; 2.11 does not."""
 
 
-class CompiledGradient:
-    """The gradient of a policy's parameters for an objective, compiled into one program.
+_Part = tuple[tuple[Tensor, ...], TokenBatch, Tensor]
+"""The tokens' places in the policy, the tokens, and their weights in the mean that is the loss."""
 
-    The same arithmetic as `Policy.evaluate`, `LossGradient` and `Policy.gradient` one after the other, in another order
-    of sums. The first call takes some seconds; programs are kept for as long as the process lives.
+
+class Update(NamedTuple):
+    """What an update saw.
+
+    Attributes:
+        batch: the tokens under the policy before it.
+        norm: `(R,)`, of the gradient before it was clipped; `None` where nobody asked for it.
+    """
+
+    batch: TokenBatch
+    norm: Tensor | None
+
+
+class CompiledUpdates:
+    """The updates that a rollout serves, compiled into one program: gradients and steps, one after the other.
+
+    The same arithmetic as `Policy.evaluate`, `LossGradient`, `Policy.gradient` and `Optimiser.step` in turn, in another
+    order of sums. The first call takes some seconds; programs are kept for as long as the process lives.
 
     Args:
         objective: whose loss is differentiated; it has a closed form.
         policy: whose parameters; it has a fused gradient.
+        optimiser: of these parameters.
+        epochs: how often a rollout is gone through.
+        max_grad_norm: largest gradient norm of a replica; `None`: any.
 
     Raises:
         ConfigError: one of them lacks what it needs, or PyTorch is too old.
     """
 
-    def __init__(self, objective: Objective, policy: Policy) -> None:
+    def __init__(
+        self, objective: Objective, policy: Policy, optimiser: Optimiser, epochs: int, max_grad_norm: float | None
+    ) -> None:
         if TorchVersion(torch.__version__) < OLDEST_COMPILER:
             raise ConfigError(
                 f"compile is on, but PyTorch {torch.__version__} cannot trace the program; use {OLDEST_COMPILER} or "
@@ -101,41 +127,63 @@ class CompiledGradient:
             raise ConfigError(
                 f"compile is on, but {objective.label()} states no closed form of its gradient; switch compile off"
             )
-        self._objective, self._policy = objective, policy
+        self._objective, self._policy, self._optimiser = objective, policy, optimiser
+        self._epochs, self._limit = epochs, max_grad_norm
         self._loss_gradient = LossGradient(objective)
 
-    def __call__(self, samples: Samples, batch: TokenBatch) -> Sequence[Tensor]:
-        """One gradient per parameter.
+    def __call__(self, parts: Sequence[tuple[Samples, TokenBatch]]) -> Iterator[Update]:
+        """Make the updates; every epoch goes through all parts in turn.
 
         Args:
-            samples: the tokens.
-            batch: the same tokens; its current policy is not read.
+            parts: mini-batches of the same rollout; the current policies of their batches are not read.
         """
-        with torch.no_grad():
-            gradients: Sequence[Tensor] = _program()(
-                self._policy,
-                self._objective,
-                self._policy.places(samples),
-                batch.prepared(),
-                self._loss_gradient.weights_of_reduction(batch),
-            )
-            return gradients
+        # The compiler unrolls what a program repeats: one of many updates would take long to make.
+        prepared = [
+            (self._policy.places(samples), batch.prepared(), self._loss_gradient.weights_of_reduction(batch))
+            for samples, batch in parts
+        ]
+        at_once = max(n for n in range(1, self._epochs + 1) if self._epochs % n == 0 and n * len(parts) <= _UNROLLED)
+        for _ in range(self._epochs // at_once):
+            with torch.no_grad():
+                seen = _program()(self._policy, self._optimiser, self._objective, prepared, at_once, self._limit)
+            for (_, batch), (log_probs, entropies, norm) in zip([*parts] * at_once, seen, strict=True):
+                yield Update(batch.with_current(log_probs, entropies), norm)
 
 
 @cache
 def _program() -> Callable[..., Any]:
     # Shapes are fixed within a run; a program for any shape would be slower.
-    return torch.compile(_gradient, fullgraph=True, dynamic=False)
+    return torch.compile(_updates, fullgraph=True, dynamic=False)
 
 
-def _gradient(
-    policy: Policy, objective: Objective, places: tuple[Tensor, ...], batch: TokenBatch, reduction_weights: Tensor
-) -> Sequence[Tensor]:
-    def weigh(log_probs: Tensor, found: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _updates(
+    policy: Policy,
+    optimiser: Optimiser,
+    objective: Objective,
+    parts: Sequence[_Part],
+    epochs: int,
+    max_grad_norm: float | None,
+) -> list[tuple[Tensor, Tensor | None, Tensor]]:
+    """Make the updates; returns the log-probabilities, entropies and gradient norm that each of them saw."""
+    return [_update(policy, optimiser, objective, part, max_grad_norm) for part in itertools.chain(*[parts] * epochs)]
+
+
+def _update(
+    policy: Policy, optimiser: Optimiser, objective: Objective, part: _Part, max_grad_norm: float | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    places, batch, reduction_weights = part
+    seen: list[tuple[Tensor, Tensor | None]] = []
+
+    def weigh(log_probs: Tensor, entropies: Tensor | None) -> tuple[Tensor, Tensor | None]:
         shape = reduction_weights.shape
-        current = batch.with_current(log_probs.view(shape), None if found is None else found.view(shape))
-        weights = objective.log_prob_gradient(current)
+        seen.append((log_probs.view(shape), None if entropies is None else entropies.view(shape)))
+        weights = objective.log_prob_gradient(batch.with_current(*seen[0]))
         assert weights is not None
         return (weights * reduction_weights).flatten(-2), None
 
-    return policy.fused_gradient(places, weigh, entropies="entropies" in objective.needs)
+    gradients = policy.fused_gradient(places, weigh, entropies="entropies" in objective.needs)
+    norm = gradient_norm(gradients)
+    if max_grad_norm is not None:
+        gradients = clip_by_norm(gradients, norm, max_grad_norm)
+    optimiser.step(gradients)
+    return *seen[0], norm

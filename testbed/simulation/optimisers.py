@@ -66,12 +66,14 @@ class Adam(Optimiser):
         super().__init__(parameters, learning_rate)
         self._first = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._second = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self._steps = 0
+        # As tensors, so that a compiled step is the same program every time; float64, as they approach 0 slowly.
+        self._decays = [torch.ones((), dtype=torch.float64, device=self.parameters[0].device) for _ in range(2)]
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step of Adam."""
-        self._steps += 1
-        first_scale, second_scale = 1 - self.beta1**self._steps, 1 - self.beta2**self._steps
+        first_scale, second_scale = (
+            1 - decay.mul_(beta) for decay, beta in zip(self._decays, (self.beta1, self.beta2), strict=True)
+        )
         for parameter, gradient, rate, first, second in zip(
             self.parameters, gradients, self.rates, self._first, self._second, strict=True
         ):

@@ -18,7 +18,7 @@ from testbed.advantages import zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
-from testbed.simulation.gradients import CompiledGradient, LossGradient
+from testbed.simulation.gradients import CompiledUpdates, LossGradient, Update
 from testbed.simulation.measurement import ExactMeasurement
 from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
 from testbed.simulation.settings import Settings
@@ -52,7 +52,7 @@ class Training:
         master_seed: changes all of them.
         sampled_metrics: whether recorded steps also measure the sampled batches of their updates, which costs about
             as much as the updates.
-        compile: whether gradients are computed by one compiled program.
+        compile: whether the updates of a rollout are one compiled program.
 
     Raises:
         ConfigError: `compile` with a policy or an objective that cannot be.
@@ -87,7 +87,11 @@ class Training:
         self._advantages: Callable[[Tensor], Tensor] = estimator() if isinstance(estimator, type) else estimator
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
-        self._compiled = CompiledGradient(objective, policy) if compile else None
+        self._compiled = None
+        if compile:
+            self._compiled = CompiledUpdates(
+                objective, policy, self._optimiser, settings.epochs, settings.max_grad_norm
+            )
         self._needs_entropies = "entropies" in objective.needs
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
         self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
@@ -141,9 +145,12 @@ class Training:
             batches.append((part_samples, batch))
         self._batches = [batch for _, batch in batches]
         recorder = _UpdateRecorder(self.settings) if record else None
-        for _ in range(self.settings.epochs):
-            for part_samples, batch in batches:
-                self._update(part_samples, batch, recorder)
+        for update in self._updates(batches, norms=recorder is not None):
+            self.updates += 1
+            if recorder is not None:
+                with torch.no_grad():
+                    recorder.add(self.objective, update)
+                    self.largest_log_ratio = max(self.largest_log_ratio, float(update.batch.log_ratio.abs().max()))
         if recorder is None:
             return {}
         return recorder.means() | {
@@ -180,29 +187,21 @@ class Training:
             samples = writers[0].recompute(samples, entropies=entropies)
         return samples, None
 
-    def _update(self, samples: Samples, batch: TokenBatch, recorder: _UpdateRecorder | None) -> None:
-        current = None
-        if recorder is not None or self._compiled is None:
-            current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
+    def _updates(self, parts: Sequence[tuple[Samples, TokenBatch]], *, norms: bool) -> Iterator[Update]:
+        """Make the updates that a rollout serves; what they saw, with gradient norms where asked or at hand."""
         if self._compiled is not None:
-            gradients = self._compiled(samples, batch)
-        else:
-            assert current is not None
+            yield from self._compiled(parts)
+            return
+        limit = self.settings.max_grad_norm
+        for samples, batch in [*parts] * self.settings.epochs:
+            current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
             gradients = self.policy.gradient(samples, *self._loss_gradient(current))
-        norm = None
-        if recorder is not None or self.settings.max_grad_norm is not None:
-            norm = gradient_norm(gradients)
-        if self.settings.max_grad_norm is not None:
-            assert norm is not None
-            gradients = clip_by_norm(gradients, norm, self.settings.max_grad_norm)
-        if recorder is not None:
-            assert norm is not None
-            assert current is not None
-            with torch.no_grad():
-                recorder.add(self.objective, current, norm)
-                self.largest_log_ratio = max(self.largest_log_ratio, float(current.log_ratio.abs().max()))
-        self._optimiser.step(gradients)
-        self.updates += 1
+            norm = gradient_norm(gradients) if norms or limit is not None else None
+            if limit is not None:
+                assert norm is not None
+                gradients = clip_by_norm(gradients, norm, limit)
+            self._optimiser.step(gradients)
+            yield Update(current, norm)
 
 
 class _UpdateRecorder:
@@ -220,7 +219,9 @@ class _UpdateRecorder:
         self._sums: dict[str, Tensor] = {}
         self._norms: list[Tensor] = []
 
-    def add(self, objective: Objective, batch: TokenBatch, norm: Tensor) -> None:
+    def add(self, objective: Objective, update: Update) -> None:
+        batch, norm = update
+        assert norm is not None
         self._norms.append(norm)
         self._seen += 1
         if self._seen <= self._skip:

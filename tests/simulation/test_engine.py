@@ -162,7 +162,10 @@ def test_draws_invert_the_distribution_function(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(3, 2, vocabulary, generator=generator, dtype=torch.float64)
     policy = make_policy("tabular", logits)
-    steps = policy.log_policy().exp().cumsum(-1)[:, 1]
+    # The policy's own probabilities, for their last bit decides next to a step.
+    probabilities = policy._current().policy
+    torch.testing.assert_close(probabilities, logits.softmax(-1), rtol=1e-14, atol=0.0)
+    steps = probabilities.cumsum(-1)[:, 1]
     near = [steps, steps.nextafter(torch.zeros(())), steps.nextafter(torch.ones(()) * 2)]
     uniforms = torch.cat([*near, torch.rand(3, 50, generator=generator, dtype=torch.float64)], -1).clamp(0, 1 - 1e-16)
     ends = torch.full((3, 2), -1)
