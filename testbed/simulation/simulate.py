@@ -95,7 +95,7 @@ def simulate(
         dtype: floating-point type of the policy and the objective; exact metrics are float64 always.
         device: where policies are trained, such as `cuda`. Random numbers are drawn on the processor, so every device
             sees the same; results differ by the rounding of its sums, which accelerators do not even repeat.
-        compile: whether gradients are computed by a program that `torch.compile` makes, which takes seconds and a C++
+        compile: whether the updates of a rollout are one program that `torch.compile` makes, which takes seconds and a C++
             compiler; for tabular policies and objectives with a closed form. It changes rounding as well.
 
     Returns:
