@@ -30,7 +30,7 @@ def claim(name: str) -> StatisticalClaim:
 
 
 def row(name: str, repeats: int = 50, **changes: object) -> ClaimCalibration:
-    made = ClaimCalibration(name, repeats, 32, "itself", "does not hold", 0, 0, 1.0, repeats, paired=False)
+    made = ClaimCalibration(name, repeats, 32, "itself", "does not hold", 0, 100, 0, 1.0, 100, paired=False)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -123,14 +123,32 @@ def test_a_constant_is_moved_without_a_rounding_error() -> None:
     assert all((values == 1.25).all() for values in moved)
 
 
-def test_more_seeds_than_a_repetition_holds_are_drawn_from_all_of_them() -> None:
+def test_the_power_is_of_samples_of_the_claims_own_number() -> None:
     judged = dataclasses.replace(claim("dcpo/response-utilisation"), seeds=600)
     repetitions = [np.arange(32.0) + 1000 * index for index in range(3)]
-    drawn = calibration._full_size(judged, repetitions)
-    assert [len(values) for values in drawn] == [600] * 3
-    assert set(np.concatenate(drawn)) <= set(np.concatenate(repetitions))
-    smaller = dataclasses.replace(judged, seeds=32)
-    assert calibration._full_size(smaller, repetitions) is repetitions
+    pool = np.concatenate(repetitions)
+    drawn = calibration._drawn(judged, repetitions, 0.5)
+    assert [len(values) for values in drawn] == [600] * calibration.DRAWS
+    # It is the mean of what is drawn from that is the effect, so that a draw's own mean scatters about it.
+    assert np.isin(np.concatenate(drawn).round(9), (pool - pool.mean() + 0.5).round(9)).all()
+    assert len({values.mean() for values in drawn}) == calibration.DRAWS
+
+
+def test_power_and_verdicts_at_the_threshold_are_shares_of_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With a spread of one, 400 seeds and an effect of 0.21 above the threshold, the lower bound at 99 % clears it with
+    # probability Phi(0.21 * 20 - 2.58) = 0.95; over 100 draws that scatters by 0.022.
+    judged = dataclasses.replace(claim("sapo/staleness-reward-equal-rate"), seeds=400, threshold=0.5, planted=0.71)
+    noise = np.random.default_rng(1).normal(size=(20, 32))
+    noise = (noise - noise.mean()) / noise.std()
+    same = run_arms(judged.setting | {"steps": 1}, {"sapo": judged.arms["sapo"]}, 5, 0)["sapo"]
+    monkeypatch.setattr(calibration, "_null_sides", lambda *_: {"sapo": same, "gspo": same})
+    monkeypatch.setattr(calibration, "_repetitions", lambda *_: list(noise))
+    found = calibration._calibrate_one(judged, 20, None)  # type: ignore[arg-type]
+    assert found.draws == 100
+    assert found.power == pytest.approx(0.95, abs=0.05)
+    assert found.at_threshold is not None
+    # Nominal is one in a hundred; ten have a probability of 1e-7.
+    assert found.at_threshold < 10
 
 
 def test_rate_interval_is_the_exact_binomial_one() -> None:
@@ -142,7 +160,7 @@ def test_rate_interval_is_the_exact_binomial_one() -> None:
 
 def test_yes_or_no_outcomes_are_left_out_at_the_threshold() -> None:
     done = Calibration((row("a", at_threshold=2), row("b", at_threshold=None, found=None)))
-    assert done.at_threshold == (2, 50)
+    assert done.at_threshold == (2, 100)
     assert done.claims[1].power is None
 
 
@@ -182,11 +200,13 @@ def test_an_occupied_folder_is_refused_before_anything_runs(tmp_path: Path) -> N
         calibrate(["dcpo/response-utilisation"], repeats=10_000, out=tmp_path)
 
 
-@pytest.mark.parametrize(("more", "kept"), [(0, True), (1, False)])
-def test_a_claim_with_another_number_of_seeds_is_calibrated_again(more: int, kept: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more", "draws", "kept"), [(0, 100, True), (1, 100, False), (0, 20, False)])
+def test_a_claim_with_other_numbers_of_seeds_or_draws_is_calibrated_again(
+    more: int, draws: int, kept: bool, tmp_path: Path
+) -> None:
     name = "dcpo/token-clip-ratio"
     seeds = claim(name).seeds + more
-    left = dataclasses.asdict(row(name, repeats=20, seeds=seeds))
+    left = dataclasses.asdict(row(name, repeats=20, seeds=seeds, draws=draws))
     protocol = claim(name).protocol_hash(seeds, calibration.MASTER_SEED)
     (tmp_path / "claims").mkdir()
     file = tmp_path / "claims" / "dcpo--token-clip-ratio.json"
