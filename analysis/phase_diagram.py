@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.phenomena import entropy_collapse, entropy_explosion
 from analysis.plots import OKABE_ITO, _new_figure, _style, curve_figure, save
-from analysis.statistics import interval
+from analysis.statistics import MINIMUM_SEEDS, interval
 from envs import exact, make_spec
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.simulation import Run
@@ -82,7 +82,8 @@ class SignBoundary:
     Attributes:
         x: values of the horizontal axis, `(n,)`.
         y: the crossing at each, `(n,)`; NaN where the sign is the same throughout.
-        low, high: ends of its interval over seeds, `(n,)`; NaN where some resamples have no crossing inside the grid.
+        low, high: ends of its interval over seeds, `(n,)`; NaN where some resamples have no crossing inside the grid,
+            and everywhere below 5 seeds.
         level: of the interval.
     """
 
@@ -158,7 +159,7 @@ def sign_boundary(table: pd.DataFrame, x: str, y: str, *, value: str = "entropy_
     resampled = np.tensordot(drawn / len(cube), values, axes=1)
     crossings = _crossings(resampled, rows)
     tail = (1 - _LEVEL) / 2
-    complete = ~np.isnan(crossings).any(0)
+    complete = ~np.isnan(crossings).any(0) & (len(cube) >= MINIMUM_SEEDS)
     low, high = np.full((2, len(columns)), math.nan)
     low[complete], high[complete] = np.quantile(crossings[:, complete], [tail, 1 - tail], axis=0)
     return SignBoundary(columns, _crossings(values.mean(0), rows), low, high)
@@ -263,7 +264,9 @@ def _optimal_entropies(run: Run, axes: Sequence[str]) -> dict[tuple[Any, int], f
     seeds = sorted(int(seed) for seed in run.table["seed"].unique())
     known: dict[str, Any] = {}
     found = {}
-    for cell, row in first[list(axes)].iterrows():
+    # Not iterrows, which makes one type of a row: two tokens beside a rate of 0.1 would be 2.0 tokens.
+    for cell, values in zip(first.index, first[list(axes)].itertuples(index=False, name=None), strict=True):
+        row = dict(zip(axes, values, strict=True))
         env = str(row["env"]) if "env" in axes else sweep["env"]
         own = make_spec(env).parameters
         bare = {name.removeprefix("env."): row[name] for name in axes}
@@ -386,6 +389,7 @@ def _draw_boundaries(axes: Axes, run: Run, table: pd.DataFrame, x: str, y: str) 
         found = sign_boundary(table, x, y)
         if np.isfinite(found.y).any():
             handles += axes.plot(found.x, found.y, color="black", linewidth=1.6, label="measured: no change")
+        if np.isfinite(found.low).any():
             handles.append(
                 axes.fill_between(
                     found.x,
@@ -424,12 +428,20 @@ def _caption(run: Run, table: pd.DataFrame) -> str:
     sweep = run.facts["sweep"]
     counts = table.groupby("cell")["seed"].nunique()
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    updates = sweep["epochs"] * sweep["minibatches"]
+
+    varied = set(_axis_names(run))
+    fixed = {
+        "steps": f"{sweep['steps']} rollouts",
+        "epochs": f"{sweep['epochs']} epochs",
+        "minibatches": f"{sweep['minibatches']} mini-batch{'es' if sweep['minibatches'] > 1 else ''}",
+        "group_size": f"group size {sweep['group_size']}",
+        "learning_rate": f"learning rate {sweep['learning_rate']:g}",
+    }
     lines = (
-        f"{sweep['objective']} on {sweep['env']}".replace(",", ", "),
+        f"{'objectives' if 'objective' in varied else sweep['objective']} on "
+        f"{'environments' if 'env' in varied else sweep['env']}".replace(",", ", "),
         f"{len(counts)} cells, {seeds} seeds per cell",
-        f"{sweep['steps']} rollouts of {updates} updates, group size {sweep['group_size']}, "
-        f"learning rate {sweep['learning_rate']:g}",
+        ", ".join(text for name, text in fixed.items() if name not in varied),
         "Grey: fewer than half of the seeds get there",
     )
     return "\n".join(lines)
@@ -457,13 +469,15 @@ def _curves(table: pd.DataFrame, x: str) -> Figure:
     curves = []
     for column, title, unit in measures:
         positions = sorted(table[x].unique())
-        found = [interval(table.loc[table[x] == position, column].to_numpy()) for position in positions]
-        series = {
-            "label": f"mean of {table['seed'].nunique()} seeds, 90% interval",
-            "x": positions,
-            "mean": [item.estimate for item in found],
-            "low": [item.low for item in found],
-            "high": [item.high for item in found],
-        }
+        values = [table.loc[table[x] == position, column].to_numpy() for position in positions]
+        seeds = table["seed"].nunique()
+        series = {"label": f"mean of {seeds} seeds", "x": positions, "mean": [float(item.mean()) for item in values]}
+        if seeds >= MINIMUM_SEEDS:
+            found = [interval(item) for item in values]
+            series |= {
+                "label": f"mean of {seeds} seeds, 90% interval",
+                "low": [item.low for item in found],
+                "high": [item.high for item in found],
+            }
         curves.append({"title": title, "x_label": x, "y_label": f"{title.lower()} ({unit})", "series": [series]})
     return curve_figure(curves, columns=2)

@@ -220,3 +220,28 @@ def test_refuses_a_free_axis() -> None:
 def test_refuses_a_run_that_is_no_sweep() -> None:
     with pytest.raises(ConfigError, match="the run is no sweep"):
         outcomes(Run(pd.DataFrame(), {}))
+
+
+def test_whole_numbers_of_an_environment_beside_a_fraction() -> None:
+    # In one row of floats the five arms would be 5.0, which no environment takes.
+    paths = {(cell, seed): [0.6, 0.6] for cell in range(2) for seed in range(2)}
+    run = planted({"clip_low": [0.1, 0.2], "arms": [5, 2]}, paths, env="NullBandit-v1(contexts=1)")
+    assert outcomes(run)["arms"].tolist() == [5, 5, 2, 2]
+
+
+def test_few_seeds_have_a_line_and_no_interval() -> None:
+    paths = {(cell, seed): [0.6, 0.5 + 0.01 * seed] for cell in range(3) for seed in range(4)}
+    figure = phase_diagram(planted({"staleness": [0, 1, 2]}, paths))
+    labels = {text.get_text() for panel in figure.subfigs for text in (panel.legends or [None])[0].get_texts()}
+    assert labels == {"mean of 4 seeds"}
+    found = sign_boundary(outcomes(plane(lambda low, high: high - 0.3, seeds=4)), "clip_low", "clip_high")
+    assert np.isfinite(found.y).all()
+    assert np.isnan(found.low).all()
+
+
+def test_caption_holds_only_what_is_the_same_everywhere() -> None:
+    paths = {(cell, seed): [0.6, 0.5] for cell in range(4) for seed in range(5)}
+    axes = {"learning_rate": [1.0, 1.0, 2.0, 2.0], "epochs": [2, 4, 2, 4]}
+    caption = phase_diagram(planted(axes, paths)).axes[6].texts[0].get_text().replace("\n", " ")
+    assert "20 rollouts, 1 mini-batch, group size 16" in caption
+    assert "learning rate" not in caption
