@@ -190,7 +190,7 @@ def phase_diagram(
             raise UnknownNameError("axis of the sweep", name, names)
     table = _held(outcomes(run), where or {})
     free = [name for name in names if name not in (where or {})]
-    numeric = [name for name in free if pd.api.types.is_numeric_dtype(table[name])]
+    numeric = [name for name in free if _is_numeric(table[name])]
     x = x or next((name for name in numeric if name != y), None)
     y = y or next((name for name in numeric if name != x), None)
     if x is None or x not in numeric:
@@ -218,13 +218,14 @@ def draw_phase_diagram(run: Run, folder: str | Path) -> Path | None:
     """
     names = _axis_names(run)
     first = run.table.drop_duplicates("cell")[names]
-    plane = [name for name in names if pd.api.types.is_numeric_dtype(first[name]) and first[name].nunique() > 1][:2]
+    plane = [name for name in names if _is_numeric(first[name]) and first[name].nunique() > 1][:2]
     if not plane:
         return None
     others = [name for name in names if name not in plane]
     paths = []
     for values in first[others].drop_duplicates().itertuples(index=False, name=None) if others else [()]:
-        where = dict(zip(others, values, strict=True))
+        # A table read from a file has NaN where a setting was off.
+        where = {name: None if pd.isna(value) else value for name, value in zip(others, values, strict=True)}
         stem = "-".join(["phase", *(re.sub(r"[^\w=.,()+-]", "_", f"{name}={value}") for name, value in where.items())])
         paths.append(save(phase_diagram(run, *plane, where=where), Path(folder) / f"{stem}.png"))
     return paths[0]
@@ -239,9 +240,15 @@ def _axis_names(run: Run) -> list[str]:
     return [axis["name"] for axis in run.facts["sweep"]["vary"]]
 
 
+def _is_numeric(axis: pd.Series[Any]) -> bool:
+    """Whether all values are numbers; one that is None has no place on a scale."""
+    return bool(pd.api.types.is_numeric_dtype(axis)) and not axis.isna().any()
+
+
 def _held(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     for name, value in where.items():
-        kept = table[table[name] == value]
+        # None, which switches a setting off, equals nothing.
+        kept = table[table[name].isna() if pd.isna(value) else table[name] == value]
         if kept.empty:
             raise ConfigError(f"no cell has {name} = {value!r}; it takes {sorted(table[name].unique(), key=str)}")
         table = kept

@@ -245,3 +245,12 @@ def test_caption_holds_only_what_is_the_same_everywhere() -> None:
     caption = phase_diagram(planted(axes, paths)).axes[6].texts[0].get_text().replace("\n", " ")
     assert "20 rollouts, 1 mini-batch, group size 16" in caption
     assert "learning rate" not in caption
+
+
+def test_a_setting_that_is_off_is_a_value_of_its_axis(tmp_path: Path) -> None:
+    paths = {(cell, seed): [0.6, 0.5 + 0.1 * cell] for cell in range(4) for seed in range(2)}
+    axes = {"learning_rate": [1.0, 1.0, 2.0, 2.0], "dual_clip": [None, 3.0, None, 3.0]}
+    draw_phase_diagram(planted(axes, paths), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phase-dual_clip=3.0.png", "phase-dual_clip=None.png"]
+    axis = phase_diagram(planted(axes, paths), where={"dual_clip": None}).axes[0]
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.5, 0.7], rtol=1e-12)
