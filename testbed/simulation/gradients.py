@@ -86,11 +86,11 @@ class Update(NamedTuple):
 
     Attributes:
         batch: the tokens under the policy before it.
-        norm: `(R,)`, of the gradient before it was clipped; `None` where nobody asked for it.
+        norm: `(R,)`, of the gradient before it was clipped.
     """
 
     batch: TokenBatch
-    norm: Tensor | None
+    norm: Tensor
 
 
 class CompiledUpdates:
@@ -131,11 +131,12 @@ class CompiledUpdates:
         self._epochs, self._limit = epochs, max_grad_norm
         self._loss_gradient = LossGradient(objective)
 
-    def __call__(self, parts: Sequence[tuple[Samples, TokenBatch]]) -> Iterator[Update]:
+    def __call__(self, parts: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
         """Make the updates; every epoch goes through all parts in turn.
 
         Args:
             parts: mini-batches of the same rollout; the current policies of their batches are not read.
+            record: whether to yield what each update saw.
         """
         # The compiler unrolls what a program repeats: one of many updates would take long to make.
         prepared = [
@@ -145,8 +146,11 @@ class CompiledUpdates:
         at_once = max(n for n in range(1, self._epochs + 1) if self._epochs % n == 0 and n * len(parts) <= _UNROLLED)
         for _ in range(self._epochs // at_once):
             with torch.no_grad():
-                seen = _program()(self._policy, self._optimiser, self._objective, prepared, at_once, self._limit)
-            for (_, batch), (log_probs, entropies, norm) in zip([*parts] * at_once, seen, strict=True):
+                found = _program()(
+                    self._policy, self._optimiser, self._objective, prepared, at_once, self._limit, record
+                )
+            recorded = [batch for _, batch in parts] * at_once if record else []
+            for batch, (log_probs, entropies, norm) in zip(recorded, found, strict=True):
                 yield Update(batch.with_current(log_probs, entropies), norm)
 
 
@@ -163,9 +167,11 @@ def _updates(
     parts: Sequence[_Part],
     epochs: int,
     max_grad_norm: float | None,
+    record: bool,
 ) -> list[tuple[Tensor, Tensor | None, Tensor]]:
-    """Make the updates; returns the log-probabilities, entropies and gradient norm that each of them saw."""
-    return [_update(policy, optimiser, objective, part, max_grad_norm) for part in itertools.chain(*[parts] * epochs)]
+    """Make the updates; returns the log-probabilities, entropies and gradient norm that each saw, if recorded."""
+    found = [_update(policy, optimiser, objective, part, max_grad_norm) for part in itertools.chain(*[parts] * epochs)]
+    return found if record else []
 
 
 def _update(

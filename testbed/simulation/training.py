@@ -77,7 +77,6 @@ class Training:
         self.policy = policy
         self.settings = settings
         self.largest_log_ratio = 0.0
-        self.updates = 0
         self._sampled_metrics = sampled_metrics
         sequences = spec.prompts * settings.group_size
         self._shape = (len(seeds), sequences, spec.horizon)
@@ -144,14 +143,12 @@ class Training:
             batch = TokenBatch.trusted(like=self._batches[number], **fields) if self._batches else TokenBatch(**fields)
             batches.append((part_samples, batch))
         self._batches = [batch for _, batch in batches]
-        recorder = _UpdateRecorder(self.settings) if record else None
-        for update in self._updates(batches, norms=recorder is not None):
-            self.updates += 1
-            if recorder is not None:
-                with torch.no_grad():
-                    recorder.add(self.objective, update)
-                    self.largest_log_ratio = max(self.largest_log_ratio, float(update.batch.log_ratio.abs().max()))
-        if recorder is None:
+        recorder = _UpdateRecorder(self.settings)
+        for update in self._updates(batches, record=record):
+            with torch.no_grad():
+                recorder.add(self.objective, update)
+                self.largest_log_ratio = max(self.largest_log_ratio, float(update.batch.log_ratio.abs().max()))
+        if not record:
             return {}
         return recorder.means() | {
             "reward/mean": rewards.mean(-1),
@@ -187,21 +184,23 @@ class Training:
             samples = writers[0].recompute(samples, entropies=entropies)
         return samples, None
 
-    def _updates(self, parts: Sequence[tuple[Samples, TokenBatch]], *, norms: bool) -> Iterator[Update]:
-        """Make the updates that a rollout serves; what they saw, with gradient norms where asked or at hand."""
+    def _updates(self, parts: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
+        """Make the updates that a rollout serves; yields what each of them saw, if recorded."""
         if self._compiled is not None:
-            yield from self._compiled(parts)
+            yield from self._compiled(parts, record=record)
             return
         limit = self.settings.max_grad_norm
         for samples, batch in [*parts] * self.settings.epochs:
             current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
             gradients = self.policy.gradient(samples, *self._loss_gradient(current))
-            norm = gradient_norm(gradients) if norms or limit is not None else None
+            norm = gradient_norm(gradients) if record or limit is not None else None
             if limit is not None:
                 assert norm is not None
                 gradients = clip_by_norm(gradients, norm, limit)
             self._optimiser.step(gradients)
-            yield Update(current, norm)
+            if record:
+                assert norm is not None
+                yield Update(current, norm)
 
 
 class _UpdateRecorder:
@@ -221,7 +220,6 @@ class _UpdateRecorder:
 
     def add(self, objective: Objective, update: Update) -> None:
         batch, norm = update
-        assert norm is not None
         self._norms.append(norm)
         self._seen += 1
         if self._seen <= self._skip:

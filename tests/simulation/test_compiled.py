@@ -119,6 +119,12 @@ def test_compiled_program_equals_reference_path(name: str) -> None:
     # One program for all updates: it was compiled, and it was compiled once.
     assert dynamo.counters["stats"]["unique_graphs"] == 1
 
+    # Another program makes the updates that are not recorded, with the same numbers.
+    every, last = (
+        simulate(name, ENV, **SETTINGS, compile=True, metrics_every=n).table.groupby("replica").last() for n in (1, 4)
+    )
+    assert every["exact/entropy"].equals(last["exact/entropy"])
+
 
 @pytest.mark.parametrize(
     ("objective", "model", "message"),

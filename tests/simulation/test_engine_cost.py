@@ -75,9 +75,9 @@ def test_closed_form_builds_no_graph(objective: str) -> None:
 
 
 def test_an_update_is_this_many_operations() -> None:
-    # Log-softmax 1, its exponential as a power of 2 in two, gather 1; difference, clamp and ratio 3; weight 1, bound and
-    # comparison 3, product with both cuts 2, reduction 1; scatter with its zeros 2, row sums 1, correction 1; step 1. A
-    # new one has to be worth its time.
+    # Log-softmax 1, its exponential as a power of 2 in two, gather 1; difference, clamp and ratio 3; weight 1, bound
+    # and comparison 3, product with both cuts 2, reduction 1; scatter with its zeros 2, row sums 1, correction 1; step
+    # 1. A new one has to be worth its time.
     update = len(operations(2, epochs=5)) - len(operations(2, epochs=4))
     assert update <= 19
 
