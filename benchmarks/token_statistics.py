@@ -1,11 +1,12 @@
 """Time, peak memory and accuracy of log-probabilities and entropies with their gradients, beside TRL's own functions.
 
-    python benchmarks/token_statistics.py [--device cuda] [--tokens N] [--vocabulary V] [--width D]
+    python benchmarks/token_statistics.py [--device cuda] [--tokens N] [--vocabulary V] [--width D …]
 
 Needs TRL (the `llm` extra). Every row is one forward and backward pass, except where it says otherwise; the programs of
 a table take turns in one process. On the CPU one thread works in float32 and its processor time counts; on a CUDA
 device numbers are bfloat16 and the device's own clock counts. Ratios are medians of the ratios within a turn. Memory is
-the peak of what the allocator handed out during the pass, beyond the inputs, gradients included.
+the peak of what the allocator handed out during the pass, beyond the inputs, gradients included. Gradients of both are
+measured at every width, everything else at the last.
 """
 
 from __future__ import annotations
@@ -198,21 +199,21 @@ def table(title: str, steps: dict[str, Step], case: Case, of_step: int = 0) -> N
     """Print one; `of_step` bytes belong to the step itself whatever the method."""
     memory = {name: peak_bytes(step, case.device) - of_step for name, step in steps.items()}
     turns = [{name: seconds(step, case.device) for name, step in steps.items()} for _ in range(case.turns)]
-    first = next(iter(steps))
+    peers = list(steps)[:2]
     rows = []
     for name in steps:
-        faster = statistics.median(turn[first] / turn[name] for turn in turns)
+        faster = (statistics.median(turn[peer] / turn[name] for turn in turns) for peer in peers)
         rows.append(
             (
                 name,
                 f"{statistics.median(turn[name] for turn in turns) * 1e3:,.1f}",
-                f"{faster:.2f}",
+                *(f"{value:.2f}" for value in faster),
                 f"{memory[name] / 2**20:,.0f}",
-                f"{memory[name] / memory[first]:.2f}",
+                *(f"{memory[name] / memory[peer]:.2f}" for peer in peers),
                 f"{memory[name] / case.logits_bytes:.2f}",
             )
         )
-    head = ("", "ms", "times the first's speed", "MiB", "of the first's", "× logits")
+    head = ("", "ms", "× 1st's speed", "× 2nd's", "MiB", "× 1st's", "× 2nd's", "× logits")
     print(f"\n{title}\n\n{markdown_table(head, rows)}", flush=True)
 
 
@@ -245,12 +246,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--vocabulary", type=int)
-    parser.add_argument("--width", type=int)
+    parser.add_argument("--width", type=int, nargs="+")
     parser.add_argument("--turns", type=int)
     given = parser.parse_args()
-    sizes = (1_024, 32_768, 256, 5) if given.device == "cpu" else (8_192, 151_936, 1_536, 15)
+    sizes = (1_024, 32_768, (64, 128, 256), 5) if given.device == "cpu" else (8_192, 151_936, (1_536,), 15)
     chosen = (given.tokens, given.vocabulary, given.width, given.turns)
-    case = Case(given.device, *(value or size for value, size in zip(chosen, sizes, strict=True)))
+    tokens, vocabulary, widths, turns = (value or size for value, size in zip(chosen, sizes, strict=True))
+    cases = [Case(given.device, tokens, vocabulary, width, turns) for width in widths]
+    case = cases[-1]
     torch.set_num_threads(1)
     torch.manual_seed(0)
     machine = torch.cuda.get_device_name() if case.device == "cuda" else machine_facts()
@@ -259,7 +262,8 @@ def main() -> None:
         f"{machine}, torch {torch.__version__}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
     )
     accuracy(case)
-    table("From hidden states, gradients of both", from_hidden(case), case)
+    for each in cases:
+        table(f"From hidden states of width {each.width}, gradients of both", from_hidden(each), each)
     table("From hidden states, the head is frozen", from_hidden(case, frozen=True), case)
     table("From hidden states, log-probabilities alone enter the loss", from_hidden(case, entropy=False), case)
     table("From hidden states, forward pass alone", forward_alone(case), case)

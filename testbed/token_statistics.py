@@ -2,8 +2,9 @@
 
 Automatic differentiation of `log_softmax` keeps several matrices of tokens by vocabulary alive until the backward
 pass. The two functions here keep two floats per token, log Z and the entropy, and recompute the softmax in the
-backward pass, a block of rows at a time (on a CUDA device three, log Z in two parts; see `token_statistics_gpu`). With
-g and g_H the gradients of the two outputs and τ the temperature:
+backward pass, a block of rows at a time. From hidden states, and on a CUDA device, they keep three, log Z in two parts,
+and never hold more logits than a tile of some rows and some columns; see `token_statistics_torch` and
+`token_statistics_gpu`. With g and g_H the gradients of the two outputs and τ the temperature:
 
     ∂L/∂z = ( g·onehot - p·(g + g_H·(log p + H)) ) / τ
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,20 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from testbed import token_statistics_gpu as gpu
+from testbed import token_statistics_torch as plain
 from testbed.errors import BatchError, ConfigError
 
 __all__ = ["TokenStatistics", "token_statistics", "token_statistics_from_hidden"]
-
-_CACHED_ELEMENTS = 2**17
-"""Elements per block of elementwise work: two float32 blocks, 1 MiB, stay within a second-level cache."""
-_PROJECTED_ELEMENTS = 2**23
-"""Logits computed at a time from hidden states: enough rows for an efficient matrix product, 32 MiB of float32."""
-_ACCELERATOR_FACTOR = 16
-"""How much larger both are on a device that hides latency by size."""
-_FEWEST_ROWS = 64
-"""Rows per projection below which reading the weight, not multiplying by it, takes the time."""
-_FLOOR = -1e4
-"""Stands for log 0: its exponential is 0 in every dtype, and 0 times it is 0 where 0 times -inf would be NaN."""
 
 
 class TokenStatistics(NamedTuple):
@@ -112,7 +102,7 @@ def token_statistics_from_hidden(
     bias: Tensor | None = None,
     check: bool = True,
 ) -> TokenStatistics:
-    """`token_statistics` of z = h·Wᵀ + b, without ever holding more than a block of the logits.
+    """`token_statistics` of z = h·Wᵀ + b, without ever holding more than a tile of the logits.
 
     Differentiable in the hidden states, the weight and the bias. The backward pass multiplies once more instead of
     remembering. The product is taken in the dtype of the hidden states, or that of an enclosing autocast, as the
@@ -157,7 +147,7 @@ class _FromLogits(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, overwrite: bool | None
     ) -> tuple[Tensor, Tensor]:
-        read = gpu.read if gpu.usable(logits) else _read
+        read = gpu.read if gpu.usable(logits) else plain.read
         parts = [read(matrix, tokens[rows], temperature) for matrix, rows in _matrices(logits)]
         log_probs, *kept = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         ctx.save_for_backward(logits, tokens, *kept)
@@ -174,7 +164,7 @@ class _FromLogits(torch.autograd.Function):
         logits, tokens, *kept = ctx.saved_tensors
         # Through .data, the logits' version stays as it was and nobody would notice; through detach() autograd does.
         gradient = logits.detach() if overwrite else torch.empty_like(logits, memory_format=torch.contiguous_format)
-        write = gpu.write_gradient if gpu.usable(logits) else _write_gradient
+        write = gpu.write_gradient if gpu.usable(logits) else plain.write_gradient
         for matrix, rows in _matrices(logits):
             out = matrix if overwrite else gradient.view(-1, logits.shape[-1])[rows]
             slopes = None if g is None else g[rows], None if g_entropy is None else g_entropy[rows]
@@ -194,17 +184,8 @@ class _FromHidden(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         given = hidden, weight, bias
-        if gpu.usable(hidden) and dtype != torch.float64:
-            saved: tuple[Tensor, ...] = gpu.read_from_hidden(*given, tokens, temperature, dtype)
-        else:
-            hidden, weight, bias = _cast(given, dtype)
-            block = _projection_buffer(hidden, weight)
-            saved = _allocate(hidden)
-            for rows in _blocks(len(hidden), len(block)):
-                logits = _project(hidden[rows], weight, bias, block)
-                for value, part in zip(saved, _read(logits, tokens[rows], temperature), strict=True):
-                    value[rows] = part
-        log_probs, *kept = saved
+        read = gpu.read_from_hidden if _by_kernels(hidden, dtype) else plain.read_from_hidden
+        log_probs, *kept = read(*given, tokens, temperature, dtype)
         ctx.save_for_backward(*given, tokens, *kept)
         ctx.temperature, ctx.dtype = temperature, dtype
         ctx.set_materialize_grads(False)
@@ -213,40 +194,18 @@ class _FromHidden(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, tokens, *kept = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
         if g is None and g_entropy is None:
             return None, None, None, None, None, None
-        if gpu.usable(hidden) and ctx.dtype != torch.float64:
-            gradients = gpu.gradients_from_hidden(
-                hidden, weight, bias, tokens, ctx.temperature, ctx.dtype, kept, (g, g_entropy), wanted
-            )
-            return (*gradients, None, None, None)
-        given = hidden, weight, bias
-        hidden, weight, bias = _cast(given, ctx.dtype)
-        # Sums over many blocks need more digits than half precision has.
-        wide = _wide(hidden.dtype)
-        for_hidden, for_weight, for_bias = (
-            torch.zeros_like(value, dtype=wide) if needed else None for value, needed in zip(given, wanted, strict=True)
-        )
-        block = _projection_buffer(hidden, weight)
-        for rows in _blocks(len(hidden), len(block)):
-            logits = _project(hidden[rows], weight, bias, block)
-            here = [value[rows] for value in kept]
-            slopes = None if g is None else g[rows], None if g_entropy is None else g_entropy[rows]
-            _write_gradient(logits, tokens[rows], ctx.temperature, here, slopes, logits)
-            if for_hidden is not None:
-                for_hidden[rows] = logits @ weight
-            if for_weight is not None:
-                if wide == hidden.dtype:
-                    for_weight.addmm_(logits.T, hidden[rows])
-                else:
-                    for_weight += logits.T @ hidden[rows]
-            if for_bias is not None:
-                for_bias += logits.sum(0, dtype=wide)
-        sums = (for_hidden, for_weight, for_bias)
-        cast = (None if value is None else value.to(like.dtype) for value, like in zip(sums, given, strict=True))
-        return (*cast, None, None, None)
+        hidden, weight, bias, tokens, *kept = ctx.saved_tensors
+        write = gpu.gradients_from_hidden if _by_kernels(hidden, ctx.dtype) else plain.gradients_from_hidden
+        known = tokens, ctx.temperature, ctx.dtype, kept
+        with torch.autocast(hidden.device.type, enabled=False):
+            gradients = write(hidden, weight, bias, *known, (g, g_entropy), ctx.needs_input_grad[:3])
+        return (*gradients, None, None, None)
+
+
+def _by_kernels(hidden: Tensor, dtype: torch.dtype) -> bool:
+    return gpu.usable(hidden) and dtype != torch.float64
 
 
 def _matrices(values: Tensor, start: int = 0) -> list[tuple[Tensor, slice]]:
@@ -258,87 +217,6 @@ def _matrices(values: Tensor, start: int = 0) -> list[tuple[Tensor, slice]]:
         # Such as logits[:, :-1]: a gap after every sequence.
         step = rows // len(values)
         return [matrix for index, part in enumerate(values) for matrix in _matrices(part, start + index * step)]
-
-
-def _read(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, entropies and normalisers log Σ exp((z - m)/τ) of logits `(N, V)`, block by block."""
-    log_probs, entropies, normalisers = _allocate(logits)
-    size = _rows_per_block(logits, _CACHED_ELEMENTS, fewest=1)
-    shifted, weights = (_scratch(logits, size) for _ in range(2))
-    for rows in _blocks(len(logits), size):
-        count = rows.stop - rows.start
-        z, e = _shift(logits[rows], temperature, shifted[:count]), weights[:count]
-        chosen = z.gather(-1, tokens[rows].unsqueeze(-1)).squeeze(-1)
-        torch.exp(z, out=e)
-        total = e.sum(-1)
-        mean = e.mul_(z).sum(-1) / total
-        if bool(mean.isnan().any()):
-            # Zero times -infinity, or real trouble: NaN then remains in the total and is reported by the caller.
-            torch.exp(z.clamp_(min=_FLOOR), out=e)
-            mean = e.mul_(z).sum(-1) / total
-        torch.log(total, out=normalisers[rows])
-        torch.sub(chosen, normalisers[rows], out=log_probs[rows])
-        torch.sub(normalisers[rows], mean, out=entropies[rows])
-    return log_probs, entropies, normalisers
-
-
-def _write_gradient(
-    logits: Tensor,
-    tokens: Tensor,
-    temperature: float,
-    known: Sequence[Tensor],
-    slopes: tuple[Tensor | None, Tensor | None],
-    out: Tensor,
-) -> None:
-    """Write ∂L/∂z `(N, V)` into `out`, which may be `logits`, block by block; entropies and normalisers are known."""
-    (entropies, normalisers), (g, g_entropy) = known, slopes
-    size = _rows_per_block(logits, _CACHED_ELEMENTS, fewest=1)
-    log_p_buffer, p_buffer = (_scratch(logits, size) for _ in range(2))
-    for rows in _blocks(len(logits), size):
-        count = rows.stop - rows.start
-        log_p, p = log_p_buffer[:count], p_buffer[:count]
-        _shift(logits[rows], temperature, log_p).sub_(normalisers[rows].unsqueeze(-1))
-        torch.exp(log_p, out=p)
-        slope = torch.zeros_like(normalisers[rows]) if g is None else g[rows].to(p.dtype) / temperature
-        if g_entropy is None:
-            p *= -slope.unsqueeze(-1)
-        else:
-            of_entropy = g_entropy[rows].to(p.dtype) / temperature
-            offset = torch.addcmul(slope, of_entropy, entropies[rows])
-            log_p.clamp_(min=_FLOOR).mul_(-of_entropy.unsqueeze(-1)).sub_(offset.unsqueeze(-1))
-            p *= log_p
-        p.scatter_add_(-1, tokens[rows].unsqueeze(-1), slope.unsqueeze(-1))
-        out[rows] = p
-
-
-def _shift(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
-    """(z - m)/τ into `out`. Subtracting m first loses no digit of small differences between large logits."""
-    torch.sub(logits, logits.amax(-1, keepdim=True).to(out.dtype), out=out)
-    return out if temperature == 1 else out.div_(temperature)
-
-
-def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: Tensor) -> Tensor:
-    logits = block[: len(hidden)]
-    torch.mm(hidden, weight.T, out=logits)
-    return logits if bias is None else logits.add_(bias)
-
-
-def _projection_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
-    rows = _rows_per_block(weight.T, _PROJECTED_ELEMENTS, fewest=_FEWEST_ROWS)
-    return hidden.new_empty(min(rows, len(hidden)), len(weight))
-
-
-def _rows_per_block(matrix: Tensor, elements: int, fewest: int) -> int:
-    budget = elements if matrix.device.type == "cpu" else elements * _ACCELERATOR_FACTOR
-    return max(fewest, budget // matrix.shape[-1])
-
-
-def _blocks(rows: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
-
-
-def _scratch(logits: Tensor, rows: int) -> Tensor:
-    return logits.new_empty(min(rows, len(logits)), logits.shape[-1], dtype=_wide(logits.dtype))
 
 
 def _holders(ctx: Any) -> tuple[int, int, int]:
@@ -387,21 +265,6 @@ def _nobody_else_reads(ctx: Any) -> bool:
     alone = _counts_alone()
     kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
     return alone is not None and not kept and _holders(ctx) == alone
-
-
-def _allocate(reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, entropies and normalisers."""
-    first, second, third = (reference.new_empty(len(reference), dtype=_wide(reference.dtype)) for _ in range(3))
-    return first, second, third
-
-
-def _cast(given: tuple[Tensor, Tensor, Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-    hidden, weight, bias = given
-    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _check(tokens: Tensor, vocabulary: int, temperature: float, reading: bool) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-import testbed.token_statistics as module
 from testbed import token_statistics_gpu as gpu
+from testbed import token_statistics_torch as plain
 from testbed.errors import BatchError, ConfigError
 from testbed.token_statistics import token_statistics, token_statistics_from_hidden
 
@@ -18,11 +20,10 @@ VOCABULARY = 97
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of five rows, so that every case spans several blocks and ends in a partial one."""
-    monkeypatch.setattr(module, "_CACHED_ELEMENTS", 2 * VOCABULARY)
-    monkeypatch.setattr(module, "_PROJECTED_ELEMENTS", 5 * VOCABULARY)
-    monkeypatch.setattr(module, "_FEWEST_ROWS", 5)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of logits or three rows by 65 columns of a product: every case has several tiles, a partial one last."""
+    monkeypatch.setattr(plain, "_TILE_COLUMNS", 65)
+    monkeypatch.setattr(plain, "_TILE_ELEMENTS", 3 * 65)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -137,6 +138,72 @@ def test_from_hidden_equals_from_logits() -> None:
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+def from_hidden_with_gradients(*inputs: Tensor, tokens: Tensor) -> list[Tensor]:
+    hidden, weight, bias = (value.detach().requires_grad_() for value in inputs)
+    outputs = token_statistics_from_hidden(hidden, weight, tokens, 0.7, bias=bias)
+    return [*outputs, *torch.autograd.grad(mixed_loss(*outputs), (hidden, weight, bias))]
+
+
+def test_results_do_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, tokens = (draw(20, 6), draw(VOCABULARY, 6, seed=1), draw(VOCABULARY, seed=2)), sample_tokens(20)
+    in_tiles = from_hidden_with_gradients(*inputs, tokens=tokens)
+    monkeypatch.setattr(plain, "_TILE_COLUMNS", VOCABULARY)
+    monkeypatch.setattr(plain, "_TILE_ELEMENTS", 20 * VOCABULARY)
+    for one, other in zip(in_tiles, from_hidden_with_gradients(*inputs, tokens=tokens), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs a PyTorch with oneDNN")
+def test_packed_products_are_those_of_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, tokens = (draw(20, 6), draw(VOCABULARY, 6, seed=1), draw(VOCABULARY, seed=2)), sample_tokens(20)
+    packed: list[torch.Size] = []
+    multiply = torch.nn.functional.linear
+
+    def note(left: Tensor, right: Tensor) -> Tensor:
+        packed.append(left.shape)
+        return multiply(left, right)
+
+    monkeypatch.setattr(plain, "_PACKED_PRODUCT", 0)
+    monkeypatch.setattr(plain.functional, "linear", note)
+    exact = from_hidden_with_gradients(*inputs, tokens=tokens)
+    assert not packed  # It has no double precision.
+    single = from_hidden_with_gradients(*(value.float() for value in inputs), tokens=tokens)
+    assert len(packed) == 4 * 7 * 2  # Products a tile, blocks of three rows, of 65 columns.
+    for actual, expected in zip(single, exact, strict=True):
+        # Sums of up to a hundred rounded products.
+        assert (actual.double() - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_a_forbidden_part_of_the_vocabulary_spans_a_tile() -> None:
+    # The first tile has no token that could be drawn: its maximum is none.
+    hidden, weight, tokens = draw(4, 6), draw(VOCABULARY, 6, seed=1), torch.tensor([70, 80, 90, 96])
+    allowed = slice(70, None)
+    bias = torch.full((VOCABULARY,), -math.inf, dtype=torch.float64)
+    bias[allowed] = 0
+    expected = from_hidden_with_gradients(hidden, weight[allowed], bias[allowed], tokens=tokens - 70)
+    actual = from_hidden_with_gradients(hidden, weight, bias, tokens=tokens)
+    for index, value in enumerate(actual):
+        value = value[allowed] if index > 2 else value
+        torch.testing.assert_close(value, expected[index], rtol=1e-12, atol=1e-12)
+    assert not actual[3][:70].any()
+    assert not actual[4][:70].any()
+
+
+def test_memory_does_not_grow_with_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_TILE_COLUMNS", 256)
+    monkeypatch.setattr(plain, "_TILE_ELEMENTS", 2**14)
+    count, vocabulary, width = 512, 4_096, 2
+    hidden, weight = draw(count, width).float().requires_grad_(), draw(vocabulary, width).float().requires_grad_()
+    tokens = sample_tokens(count, vocabulary=vocabulary)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        mixed_loss(*token_statistics_from_hidden(hidden, weight, tokens)).backward()
+    changes = [event.nbytes() for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak, gradients, tile = max(itertools.accumulate(changes)), 4 * width * (count + vocabulary), 4 * 2**14
+    # Two buffers, the logits, a gradient and what holds it while it is multiplied.
+    assert 2 * tile < peak < gradients + 8 * tile
+    assert peak < 0.1 * 4 * count * vocabulary
+
+
 def test_frozen_head_receives_no_gradient() -> None:
     hidden, weight = draw(6, 3).requires_grad_(), draw(VOCABULARY, 3, seed=1)
     token_statistics_from_hidden(hidden, weight, sample_tokens(6)).log_probs.sum().backward()
@@ -154,6 +221,15 @@ def test_from_hidden_follows_autocast() -> None:
     torch.testing.assert_close(log_probs.detach().double(), expected, rtol=0, atol=2e-6)
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+def test_a_backward_pass_under_autocast_keeps_its_digits() -> None:
+    hidden, weight, tokens = draw(6, 8).float().requires_grad_(), draw(VOCABULARY, 8, seed=1).float(), sample_tokens(6)
+    loss = mixed_loss(*token_statistics_from_hidden(hidden, weight, tokens))
+    (expected,) = torch.autograd.grad(loss, hidden, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (actual,) = torch.autograd.grad(loss, hidden)
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("gaps", [False, True])
