@@ -149,6 +149,7 @@ def forward_alone(case: Case) -> dict[str, Step]:
 
     return {
         "TRL fused head": step(lambda: trl_fused_head(hidden, head, tokens)),
+        "TRL head and selective_log_softmax_and_entropy": step(lambda: trl_from_logits(hidden @ head.T, tokens)),
         "token_statistics_from_hidden": step(lambda: token_statistics_from_hidden(hidden, head, tokens)),
         UNCHECKED: step(lambda: token_statistics_from_hidden(hidden, head, tokens, check=False)),
     }

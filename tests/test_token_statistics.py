@@ -204,6 +204,54 @@ def test_memory_does_not_grow_with_the_logits(monkeypatch: pytest.MonkeyPatch) -
     assert peak < 0.1 * 4 * count * vocabulary
 
 
+def exact_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    return (hidden @ weight.T + (0 if bias is None else bias)) / temperature
+
+
+def compare_with_exact_logits(device: str, dtype: torch.dtype, vocabulary: int, biased: bool, frozen: bool) -> None:
+    """Values and gradients from hidden states that no product rounds, on a device, against float64 on the CPU."""
+    # One power of two a row: its logits are entries of the weight times that, exact in every dtype.
+    count, width = 50, 16
+    hidden = (
+        torch.nn.functional.one_hot(torch.arange(count) % width).double() * 2.0 ** (torch.arange(count) % 3)[:, None]
+    )
+    weight = draw(vocabulary, width, seed=1).to(dtype).double()
+    bias = torch.zeros(vocabulary, dtype=torch.float64) if biased else None
+    tokens = sample_tokens(count, vocabulary=vocabulary)
+    inputs = [hidden.requires_grad_(), weight.requires_grad_(not frozen)]
+    inputs += [bias.requires_grad_()] if bias is not None else []
+    there = [value.detach().to(device, dtype).requires_grad_(value.requires_grad) for value in inputs]
+    outputs = token_statistics_from_hidden(
+        there[0], there[1], tokens.to(device), 0.7, bias=there[2] if biased else None
+    )
+    expected = reference(exact_logits(hidden, weight, bias, 0.7), tokens)
+    for actual, exact in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(actual.double().cpu(), exact, rtol=2e-7, atol=2e-6)
+    mixed_loss(*outputs).backward()
+    mixed_loss(*expected).backward()
+    for actual, exact in zip(there, inputs, strict=True):
+        if not exact.requires_grad:
+            assert actual.grad is None
+            continue
+        assert actual.grad is not None
+        assert exact.grad is not None
+        assert actual.grad.dtype == dtype
+        error = (actual.grad.double().cpu() - exact.grad).norm() / exact.grad.norm()
+        assert error < (1e-6 if dtype == torch.float32 else 2**-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_from_hidden_within_two_millionths_of_float64(
+    dtype: torch.dtype, biased: bool, frozen: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if packed:
+        monkeypatch.setattr(plain, "_PACKED_PRODUCT", 0)
+    compare_with_exact_logits("cpu", dtype, 3_001, biased, frozen)
+
+
 def test_frozen_head_receives_no_gradient() -> None:
     hidden, weight = draw(6, 3).requires_grad_(), draw(VOCABULARY, 3, seed=1)
     token_statistics_from_hidden(hidden, weight, sample_tokens(6)).log_probs.sum().backward()
@@ -429,10 +477,6 @@ def test_unchecked_hidden_states_give_nan_rows_with_a_gradient() -> None:
 on_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-def exact_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    return (hidden @ weight.T + (0 if bias is None else bias)) / temperature
-
-
 class TestOnCuda:
     """The same functions on a CUDA device, against float64 on the CPU."""
 
@@ -481,35 +525,7 @@ class TestOnCuda:
     @pytest.mark.parametrize("biased", [False, True])
     @pytest.mark.parametrize("frozen", [False, True])
     def test_from_hidden(self, dtype: torch.dtype, biased: bool, frozen: bool) -> None:
-        # One power of two a row: its logits are entries of the weight times that, exact in every dtype.
-        count, width = 50, 16
-        hidden = (
-            torch.nn.functional.one_hot(torch.arange(count) % width).double()
-            * 2.0 ** (torch.arange(count) % 3)[:, None]
-        )
-        weight = draw(VOCABULARY, width, seed=1).to(dtype).double()
-        bias = torch.zeros(VOCABULARY, dtype=torch.float64) if biased else None
-        tokens = sample_tokens(count)
-        inputs = [hidden.requires_grad_(), weight.requires_grad_(not frozen)]
-        inputs += [bias.requires_grad_()] if bias is not None else []
-        there = [value.detach().to("cuda", dtype).requires_grad_(value.requires_grad) for value in inputs]
-        outputs = token_statistics_from_hidden(
-            there[0], there[1], tokens.cuda(), 0.7, bias=there[2] if biased else None
-        )
-        expected = reference(exact_logits(hidden, weight, bias, 0.7), tokens)
-        for actual, exact in zip(outputs, expected, strict=True):
-            torch.testing.assert_close(actual.double().cpu(), exact, rtol=2e-7, atol=2e-6)
-        mixed_loss(*outputs).backward()
-        mixed_loss(*expected).backward()
-        for actual, exact in zip(there, inputs, strict=True):
-            if not exact.requires_grad:
-                assert actual.grad is None
-                continue
-            assert actual.grad is not None
-            assert exact.grad is not None
-            assert actual.grad.dtype == dtype
-            error = (actual.grad.double().cpu() - exact.grad).norm() / exact.grad.norm()
-            assert error < (1e-6 if dtype == torch.float32 else 2**-8)
+        compare_with_exact_logits("cuda", dtype, VOCABULARY, biased, frozen)
 
     def test_follows_autocast_without_a_copy_of_the_head(self) -> None:
         hidden, weight = draw(50, 8).float().cuda(), draw(VOCABULARY, 8, seed=1).float().cuda()
