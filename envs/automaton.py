@@ -27,6 +27,9 @@ __all__ = ["TERMINAL", "Automaton", "Ending", "RewardKind", "Tables", "Unfolded"
 TERMINAL = -1
 """The entry of a transition table that ends the episode."""
 
+MOST_TRANSITIONS = 20_000_000
+"""States times tokens of the largest table that is unfolded; its lists take about 2.5 GB while it is made."""
+
 RewardKind = Literal["bernoulli", "gaussian", "deterministic"]
 
 
@@ -324,6 +327,9 @@ def unfold(
         vocabulary: number of tokens V.
         step: maps `(key, token, depth)` to the next key, or to an `Ending`.
 
+    Raises:
+        ConfigError: the table would have more than 20 million transitions.
+
     >>> echo = unfold(["start"], 2, lambda key, token, depth: Ending(float(token), 0.0) if depth else token)
     >>> echo.keys, echo.transitions.tolist(), echo.rewards[1].tolist()
     (('start', 0, 1), [[1, 2], [-1, -1], [-1, -1]], [0.0, 1.0])
@@ -338,6 +344,11 @@ def unfold(
     depth = 0
     while layer:
         keys += layer
+        if len(keys) * vocabulary > MOST_TRANSITIONS:
+            raise ConfigError(
+                f"after {depth} tokens there are {len(keys):,} states with {vocabulary} tokens each; expected "
+                f"at most {MOST_TRANSITIONS:,} transitions in all. Lower its length, vocabulary or number of prompts"
+            )
         following: dict[Hashable, int] = {}
         for key in layer:
             row = [step(key, token, depth) for token in range(vocabulary)]

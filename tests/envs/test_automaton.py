@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from envs import automaton
 from envs.automaton import TERMINAL, Automaton, Ending, unfold
 from testbed.errors import ConfigError
 
@@ -129,3 +130,10 @@ def test_rejects(changes, message):
 def test_error_names_the_environment():
     with pytest.raises(ConfigError, match=re.escape("Chain-v1: success")):
         replace(chain(), success=torch.full((2, 2), -0.5).double())
+
+
+def test_unfold_stops_before_a_table_that_does_not_fit(monkeypatch):
+    # A counter without end: after t tokens t+1 states with 2 tokens each, one too many at the sixth.
+    monkeypatch.setattr(automaton, "MOST_TRANSITIONS", 10)
+    with pytest.raises(ConfigError, match="after 5 tokens there are 6 states with 2 tokens each; expected at"):
+        unfold([0], 2, lambda key, token, depth: key + 1)
