@@ -428,3 +428,12 @@ def test_results_of_this_version_say_nothing_about_versions(tmp_path: Path) -> N
     content = {"run": {"versions": environment_facts()}, "claims": [synthetic_claim(0)]}
     (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
     assert "this page by version" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [(None, "each claim’s own number"), (12, "12")])
+def test_a_run_with_each_claims_own_seeds_has_nothing_missing(tmp_path: Path, seeds: int | None, shown: str) -> None:
+    results = synthetic_results()
+    results["claims"] = results["claims"][:1]
+    results["run"] |= {"seeds": seeds}
+    text = Page(write_report(write_results(tmp_path / "run", results)).read_text(encoding="utf-8")).text
+    assert re.search(rf"seeds\s+{shown}\s+", text.split("This run")[-1])
