@@ -272,6 +272,7 @@ def run_finetune(
     from accelerate import PartialState
 
     processes = PartialState(cpu=_on_cpu(settings))
+    _trainer_arguments(settings, folder)
     say = report if report is not None and processes.is_main_process else _silent
     with processes.main_process_first():
         # The others find what the first one has just written.
@@ -411,8 +412,6 @@ class _Run:
 
     def train(self, resume: bool) -> None:
         """Reinforcement learning, from the beginning or from the last checkpoint."""
-        from trl import GRPOConfig
-
         from testbed.engines.trl import ObjectiveTrainer
 
         checkpoints = self.folder / CHECKPOINT_FOLDER
@@ -435,7 +434,7 @@ class _Run:
             self.settings.objective,
             model=self.model,
             processing_class=self.tokenizer,
-            args=_checked_call(GRPOConfig, _trainer_settings(self.settings, checkpoints), "trainer"),
+            args=_trainer_arguments(self.settings, self.folder),
             train_dataset=self.tasks["train"].dataset(),
             reward_funcs=self.grader.reward,
             advantage=self.settings.advantage,
@@ -539,6 +538,18 @@ def _trainer_settings(settings: FinetuneSettings, checkpoints: Path) -> dict[str
     }
 
 
+def _trainer_arguments(settings: FinetuneSettings, folder: Path) -> Any:
+    """TRL's configuration; what it or the objective refuses is an error before anything is made or written."""
+    from trl import GRPOConfig
+
+    from testbed.engines.trl import check_settings
+
+    with _without_chatter():
+        arguments = _checked_call(GRPOConfig, _trainer_settings(settings, folder / CHECKPOINT_FOLDER), "trainer")
+    check_settings(make_objective(settings.objective), arguments)
+    return arguments
+
+
 def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
     """One row of log.jsonl a step, and a bar on a terminal; in place of the printing transformers does."""
     from transformers import PrinterCallback, TrainerCallback
@@ -556,11 +567,12 @@ def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress.__exit__(None, None, None)
 
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            logs = kwargs["logs"]
-            if state.is_world_process_zero and "loss" in logs:
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # What the trackers were given leaves out metrics without data.
+            latest = state.log_history[-1]
+            if state.is_world_process_zero and "loss" in latest:
                 with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(log_row(state.global_step, logs), allow_nan=False) + "\n")
+                    file.write(json.dumps(log_row(state.global_step, latest), allow_nan=False) + "\n")
 
     trainer.remove_callback(PrinterCallback)
     if say is not None:

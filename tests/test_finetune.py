@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis.report.finetune import write_finetune_report
+from models.causal_lm import load_causal_lm
 from testbed import finetune
 from testbed.engines import trl as engine
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
@@ -67,7 +70,7 @@ def test_trl_accepts_every_ready_configuration(name: str, tmp_path: Path) -> Non
     trl = pytest.importorskip("trl", reason="TRL is not installed")
     settings = load_settings(name)
     arguments = finetune._checked_call(trl.GRPOConfig, finetune._trainer_settings(settings, tmp_path), "trainer")
-    engine._check_settings(make_objective(settings.objective), arguments, None)
+    engine.check_settings(make_objective(settings.objective), arguments, None)
     assert (settings.dynamic_sampling == 1) or not settings.routing_replay
 
 
@@ -224,6 +227,28 @@ def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_tracker_is_given_the_numbers_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard")
+    warned: list[str] = []
+    monkeypatch.setattr("transformers.integrations.integration_utils.logger.warning", warned.append)
+    path = written(tmp_path, trainer=SMALL["trainer"] | {"max_steps": 2, "report_to": "tensorboard"})
+    result = run_finetune(path, out=tmp_path / "run")
+    (folder,) = (result.folder / "checkpoints" / "runs").iterdir()
+    read = events.EventAccumulator(str(folder))
+    read.Reload()
+    shown = {tag.removeprefix("train/"): read.Scalars(tag) for tag in read.Tags()["scalars"]}
+    shown["gradient/norm"] = shown.pop("grad_norm")
+    for name in {name for row in result.log for name in row} - {"step"}:
+        known = {row["step"]: row[name] for row in result.log if row.get(name) is not None}
+        # Single precision is what an event file has.
+        assert {event.step: event.value for event in shown.get(name, [])} == pytest.approx(known, rel=1e-6)
+    assert {"ratio/mean", "clip/fraction", "entropy/mean", "update/refused"} <= set(shown)
+    assert any(value is None for row in result.log for value in row.values())
+    assert not warned
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_shared_start_is_the_start(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="TRL is not installed")
     warm = {"target": 0.02, "ceiling": 0.9, "check_every": 10, "learning_rate": 0.003}
@@ -329,6 +354,83 @@ def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match="PyTorch sees no GPU"):
         run_finetune(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+HUB_CONFIGURATIONS = ("qwen2.5-0.5b-gsm8k", "qwen2.5-1.5b-math")
+
+
+def without_hub(name: str, folder: Path) -> FinetuneSettings:
+    """A configuration for the hub as it is, but for names of the hub, vLLM and sizes."""
+    small = load_causal_lm("qwen2-0.1m")
+    small.model.save_pretrained(folder / "model")
+    small.tokenizer.save_pretrained(folder / "model")
+    problems = [{"question": f"What is {a} + 3?", "answer": f"{a} + 3 = {a + 3}\n#### {a + 3}"} for a in range(8)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems), encoding="utf-8")
+    given = load_settings(name)
+    here = {"source": str(folder / "problems.jsonl"), "split": None}
+    trainer = {key: value for key, value in given.trainer.items() if "vllm" not in key}
+    trainer |= {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    trainer |= {"steps_per_generation": 4, "num_generations": 4, "max_completion_length": 12, "report_to": []}
+    return dataclasses.replace(
+        given,
+        model=str(folder / "model"),
+        train=dataclasses.replace(given.train, **here),
+        test=dataclasses.replace(given.test, **here, limit=2),
+        overlong_cache=8,
+        trainer=trainer,
+        evaluation=dataclasses.replace(given.evaluation, samples=2),
+        device="cpu",
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HUB_CONFIGURATIONS)
+def test_a_correction_without_another_sampler_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    settings = without_hub(name, tmp_path)
+    with pytest.raises(ConfigError, match="corrects for a sampler with other probabilities"):
+        run_finetune(settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HUB_CONFIGURATIONS)
+def test_a_configuration_for_the_hub_runs_on_what_is_here(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    prompts: list[str] = []
+
+    def sample(given: list[Any], trainer: Any) -> dict[str, Any]:
+        """In place of vLLM: responses of different lengths, and probabilities that are not the trainer's."""
+        tokenizer = trainer.processing_class
+        chat = {"add_generation_prompt": True, "tokenize": False}
+        texts = [value if isinstance(value, str) else tokenizer.apply_chat_template(value, **chat) for value in given]
+        prompts.extend(texts)
+        lengths = [1 + index % 12 for index in range(len(texts))]
+        return {
+            "prompt_ids": [tokenizer(text, add_special_tokens=False).input_ids for text in texts],
+            "completion_ids": [[70 + index for index in range(length)] for length in lengths],
+            "logprobs": [[-5.0] * length for length in lengths],
+        }
+
+    check, trainer = engine.check_settings, engine.ObjectiveTrainer
+    monkeypatch.setattr(engine, "check_settings", lambda objective, args, _=None: check(objective, args, sample))
+    monkeypatch.setattr(engine, "ObjectiveTrainer", functools.partial(trainer, rollout_func=sample))
+    settings = without_hub(name, tmp_path)
+    result = run_finetune(settings, out=tmp_path / "run")
+
+    template = {"chat": "<|im_start|>user", "boxed": "boxed"}["chat" if settings.train.chat else "boxed"]
+    assert all(template in text for text in prompts)
+    assert [row["update/refused"] for row in result.log] == [0, 0]
+    # The lengths differ within a group, and with them the soft punishment. Two steps share the rollout.
+    assert result.log[0]["reward/mean"] < 0
+    for row in result.log:
+        assert row["gradient/norm"] > 0
+        # The model is random over 259 tokens: a weight of some e^(5 - 5.56), not the 1 of a common sampler.
+        assert 0.3 < row["sampler/weight_mean"] < 0.9
+    assert result.evaluation["after"]["k"] == 2
+    assert write_finetune_report(result.folder).exists()
 
 
 @pytest.mark.filterwarnings("ignore")

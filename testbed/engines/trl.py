@@ -38,7 +38,7 @@ except ModuleNotFoundError as error:
         raise
     GRPOConfig = GRPOTrainer = FusedCausalLMOutput = RepeatSampler = object
 
-__all__ = ["ObjectiveTrainer", "make_advantage_estimator", "overlong_reward"]
+__all__ = ["ObjectiveTrainer", "check_settings", "make_advantage_estimator", "overlong_reward"]
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         self._estimate: Any = make_advantage_estimator(self.advantage)
         self._rounds = dynamic_sampling
         self._replays = routing_replay
-        _check_settings(self.objective, args, trl.get("rollout_func"))
+        check_settings(self.objective, args, trl.get("rollout_func"))
         if dynamic_sampling < 1:
             raise ConfigError(f"dynamic_sampling is {dynamic_sampling}; expected at least 1 round, 1 replaces no group")
         if routing_replay and (args.gradient_checkpointing or dynamic_sampling > 1):
@@ -185,6 +185,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"generation are not a multiple of num_generations={self.num_generations}. Change "
                 "per_device_train_batch_size or steps_per_generation"
             )
+        # Before every tracker.
+        self.callback_handler.callbacks.insert(0, _without_missing())
         self._split = args.gradient_accumulation_steps > 1 or self.accelerator.num_processes > 1
         self._step_batches: list[TokenBatch] = []
         self._step_counts: dict[str, Tensor] = {}
@@ -696,7 +698,12 @@ def _with_empty_responses(rollout: Callable[..., dict[str, Any]]) -> Callable[..
     return marked
 
 
-def _check_settings(objective: Objective, args: Any, rollout_func: Any) -> None:
+def check_settings(objective: Objective, args: Any, rollout_func: Any = None) -> None:
+    """What of TRL's configuration contradicts an objective, before a trainer is made.
+
+    Raises:
+        ConfigError: a setting would have no effect, or the objective needs another.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     for name in DECIDED_BY_THE_OBJECTIVE:
         value = getattr(args, name, None)
@@ -743,6 +750,19 @@ def _number_prompts(dataset: Any, needed: bool) -> tuple[Any, dict[Any, int]]:
     if "prompt_id" not in dataset.column_names:
         dataset = dataset.add_column("prompt_id", list(range(len(dataset))))
     return dataset, {name: number for number, name in enumerate(dict.fromkeys(dataset["prompt_id"]))}
+
+
+def _without_missing() -> Any:
+    """Trackers get numbers only; that a metric had no data is in the trainer's own history, as TRL writes it, None."""
+    from transformers import TrainerCallback
+
+    class WithoutMissing(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            logs: dict[str, Any] = given["logs"]
+            for name in [name for name, value in logs.items() if value is None]:
+                del logs[name]
+
+    return WithoutMissing()
 
 
 def _use_own_head(model: Any, temperature: float) -> None:

@@ -90,7 +90,7 @@ def test_every_comparison_has_two_sides_that_exist() -> None:
 @pytest.mark.parametrize("device", SCALES)
 def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl", reason="TRL is not installed")
-    from testbed.engines.trl import _check_settings
+    from testbed.engines.trl import check_settings
     from testbed.finetune import _checked_call, _trainer_settings
     from testbed.objectives import make_objective
 
@@ -103,7 +103,7 @@ def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
             # TRL leaves out a rollout that the prompts do not fill.
             assert rollout // trainer["num_generations"] <= problems
             arguments = _checked_call(trl.GRPOConfig, _trainer_settings(settings, tmp_path), "trainer")
-            _check_settings(make_objective(settings.objective), arguments, None)
+            check_settings(make_objective(settings.objective), arguments, None)
 
 
 def test_an_arm_is_a_number_of_whole_rollouts() -> None:
