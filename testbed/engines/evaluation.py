@@ -159,7 +159,7 @@ def evaluate(
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """Mean of after - before over the same problems.
+    """Mean of after - before over the same problems; a difference is no share, even where nothing got worse.
 
     Raises:
         ConfigError: the numbers of problems differ.
@@ -170,7 +170,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     """
     if len(before) != len(after):
         raise ConfigError(f"{len(before)} problems before and {len(after)} after; expected the same problems")
-    return _estimate(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
+    return _mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
 
 
 def _graded(problems: Sequence[Question], written: Sequence[Completion], grade: Grade) -> list[Sample]:
@@ -183,10 +183,14 @@ def _graded(problems: Sequence[Question], written: Sequence[Completion], grade: 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:
     """Wilson's interval for right and wrong, the BCa bootstrap for other numbers."""
+    if not np.isin(values, (0.0, 1.0)).all():
+        return _mean(values)
+    bounds = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
+    return Estimate(float(values.mean()), float(bounds.low), float(bounds.high))
+
+
+def _mean(values: NDArray[np.float64]) -> Estimate:
     mean = float(values.mean())
-    if np.isin(values, (0.0, 1.0)).all():
-        bounds = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
-        return Estimate(mean, float(bounds.low), float(bounds.high))
     if len(values) < 2 or np.ptp(values) == 0:
         # One value, however often, says nothing of the spread.
         return Estimate(mean, float("nan"), float("nan"))

@@ -88,6 +88,18 @@ def test_no_interval_where_there_is_no_spread() -> None:
     assert difference.low != difference.low
 
 
+def test_a_difference_is_not_a_share() -> None:
+    # Nothing changed: as a share of problems that got better this would be 0 to 40 %, and say that nothing got worse.
+    difference = paired_difference([0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0])
+    assert difference.value == 0
+    assert difference.low != difference.low
+    assert difference.high != difference.high
+    # And all better is no less certain than all worse.
+    better, worse = paired_difference([0, 0, 0, 1], [1, 0, 1, 1]), paired_difference([1, 0, 1, 1], [0, 0, 0, 1])
+    assert better.value == 0.5
+    assert (better.low, better.high) == pytest.approx((-worse.high, -worse.low), abs=1e-12)
+
+
 def test_rejects_other_problems() -> None:
     with pytest.raises(ConfigError, match="2 problems before and 1 after"):
         paired_difference([0.0, 1.0], [1.0])
