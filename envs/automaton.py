@@ -22,13 +22,23 @@ from torch import Tensor
 
 from testbed.errors import ConfigError
 
-__all__ = ["TERMINAL", "Automaton", "Ending", "RewardKind", "Tables", "Unfolded", "table_generator", "unfold"]
+__all__ = [
+    "TERMINAL",
+    "Automaton",
+    "Ending",
+    "RewardKind",
+    "Tables",
+    "Unfolded",
+    "check_size",
+    "table_generator",
+    "unfold",
+]
 
 TERMINAL = -1
 """The entry of a transition table that ends the episode."""
 
 MOST_TRANSITIONS = 20_000_000
-"""States times tokens of the largest table that is unfolded; its lists take about 2.5 GB while it is made."""
+"""States times tokens of the largest table; the lists of one that is unfolded take about 2.5 GB meanwhile."""
 
 RewardKind = Literal["bernoulli", "gaussian", "deterministic"]
 
@@ -315,6 +325,21 @@ class Unfolded:
     """float64 `(S, V)`."""
 
 
+def check_size(found: str, transitions: int, parameters: str) -> None:
+    """Refuse a table before memory is asked for it.
+
+    Args:
+        found: what would be made, for the message.
+        transitions: states times tokens.
+        parameters: what to lower, for the message.
+
+    Raises:
+        ConfigError: there would be more than 20 million transitions.
+    """
+    if transitions > MOST_TRANSITIONS:
+        raise ConfigError(f"{found}; expected at most {MOST_TRANSITIONS:,} transitions in all. Lower {parameters}")
+
+
 def unfold(
     prompts: Sequence[Hashable], vocabulary: int, step: Callable[[Any, int, int], Hashable | Ending]
 ) -> Unfolded:
@@ -344,11 +369,11 @@ def unfold(
     depth = 0
     while layer:
         keys += layer
-        if len(keys) * vocabulary > MOST_TRANSITIONS:
-            raise ConfigError(
-                f"after {depth} tokens there are {len(keys):,} states with {vocabulary} tokens each; expected "
-                f"at most {MOST_TRANSITIONS:,} transitions in all. Lower its length, vocabulary or number of prompts"
-            )
+        check_size(
+            f"after {depth} tokens there are {len(keys):,} states with {vocabulary} tokens each",
+            len(keys) * vocabulary,
+            "its length, vocabulary or number of prompts",
+        )
         following: dict[Hashable, int] = {}
         for key in layer:
             row = [step(key, token, depth) for token in range(vocabulary)]

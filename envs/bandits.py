@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.automaton import TERMINAL, Automaton, RewardKind, Tables
+from envs.automaton import TERMINAL, Automaton, RewardKind, Tables, check_size
 from envs.catalogue import Environment, choice, environment, real, whole
 from envs.starting_policy import STARTING_POLICIES, StartingPolicy
 
@@ -35,6 +35,11 @@ class _Bandit(Environment, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_size(
+            f"{self.name}: contexts is {self.contexts} and arms is {self.arms}",
+            self.contexts * self.arms,
+            "one of them",
+        )
         if self.reward == "bernoulli":
             for parameter in self.reward_parameters():
                 if not 0 <= getattr(self, parameter) <= 1:

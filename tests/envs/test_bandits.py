@@ -7,6 +7,7 @@ import torch
 from scipy.special import beta as beta_function
 
 from envs import exact, make_spec
+from testbed.errors import ConfigError
 
 SEEDS = range(20)
 
@@ -109,3 +110,13 @@ def test_wrong_arms_of_the_mixture_share_equally():
     spec = make_spec("DifficultyMixture-v1", arms=5, contexts=3)
     wrong = spec.initial_logits[~spec.success.bool()].reshape(3, 4)
     assert (wrong == wrong[:, :1]).all()
+
+
+@pytest.mark.parametrize("name", ["NullBandit-v1", "NeedleBandit-v1", "RareArm-v1", "DifficultyMixture-v1"])
+@pytest.mark.parametrize("parameters", [{"arms": 10**9, "contexts": 8}, {"arms": 2, "contexts": 10_000_001}])
+def test_a_table_that_does_not_fit_is_refused(name, parameters):
+    message = (
+        f"{name}: contexts is {parameters['contexts']} and arms is {parameters['arms']}; expected at most 20,000,000"
+    )
+    with pytest.raises(ConfigError, match=message):
+        make_spec(name, **parameters)
