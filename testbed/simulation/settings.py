@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 from torch import Tensor
 
@@ -11,7 +13,29 @@ from testbed.advantages import advantages
 from testbed.errors import ConfigError
 from testbed.simulation.optimisers import optimisers
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "check_whole"]
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse what does not count something.
+
+    Raises:
+        ConfigError: the value is no whole number, or less than the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {least}")
+
+
+def _check_positive(name: str, value: object, expected: str, *, finite: bool) -> None:
+    if isinstance(value, Tensor):
+        outside = ~((value > 0) & (value.isfinite() | (not finite))).flatten()
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise ConfigError(f"{name}[{first}] is {value.flatten()[first].item()!r}; expected {expected}")
+    elif (
+        isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0 or (finite and math.isinf(value))
+    ):
+        raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +84,11 @@ class Settings:
             ("staleness", 0),
             ("metrics_every", 1),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        rates = self.learning_rate
-        positive = bool((rates > 0).all()) if isinstance(rates, Tensor) else rates > 0
-        if not positive:
-            raise ConfigError(f"learning_rate is {rates}; expected a positive number")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ConfigError(
-                f"max_grad_norm is {self.max_grad_norm!r}; expected a positive number, or None to switch it off"
-            )
+            check_whole(name, getattr(self, name), least)
+        _check_positive("learning_rate", self.learning_rate, "a positive number that is finite", finite=True)
+        if self.max_grad_norm is not None:
+            expected = "a positive number, or None to switch it off"
+            _check_positive("max_grad_norm", self.max_grad_norm, expected, finite=False)
         if self.mismatch is not None:
             make_mismatch(self.mismatch)
         if self.partial is not None:

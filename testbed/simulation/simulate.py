@@ -26,7 +26,7 @@ from testbed.simulation.parts import (
     table_seed,
 )
 from testbed.simulation.run import Run, environment_facts
-from testbed.simulation.settings import Settings
+from testbed.simulation.settings import Settings, check_whole
 from testbed.simulation.training import Row, Training
 
 __all__ = ["SimulationWarning", "simulate"]
@@ -124,8 +124,8 @@ def simulate(
         partial=partial,
         metrics_every=metrics_every,
     )
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ConfigError(f"seeds is {seeds!r}; expected a whole number of at least 1")
+    check_whole("seeds", seeds, 1)
+    check_whole("seed", seed, 0)
     objectives = [
         make_objective(item) for item in ([objective] if isinstance(objective, str | Objective) else objective)
     ]

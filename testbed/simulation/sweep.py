@@ -32,7 +32,7 @@ from testbed.simulation.parts import (
     with_hyper_parameters,
 )
 from testbed.simulation.run import environment_facts
-from testbed.simulation.settings import Settings
+from testbed.simulation.settings import Settings, check_whole
 
 __all__ = ["Estimate", "Sweep"]
 
@@ -133,12 +133,11 @@ class Sweep:
     def __post_init__(self) -> None:
         axes = tuple(parse_axis(item) if isinstance(item, str) else item for item in self.vary)
         object.__setattr__(self, "vary", axes)
-        for name, least in (("seeds", 1), ("samples", 1), ("chunk", 1), ("metrics_every", 1)):
-            value = getattr(self, name)
-            optional = name != "seeds"
-            if (value is None and optional) or (isinstance(value, int) and value >= least and value is not True):
-                continue
-            raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        check_whole("seeds", self.seeds, 1)
+        check_whole("seed", self.seed, 0)
+        for name in ("samples", "chunk", "metrics_every"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
         check_device(self.device)
         names = [axis.name for axis in axes]
         for name in names:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from dataclasses import dataclass
@@ -282,10 +283,22 @@ def test_a_run_that_can_separate_objectives_does_not_warn(settings: dict[str, in
         ({"epochs": 1.5}, "epochs is 1.5; expected a whole number"),
         ({"minibatches": 3}, "minibatches is 3, which does not divide group_size 4"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected a positive number"),
+        ({"learning_rate": math.inf}, "learning_rate is inf; expected a positive number that is finite"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        (
+            {"learning_rate": torch.tensor([1.0, math.inf] * 3)},
+            r"learning_rate\[1\] is inf; expected a pos",
+        ),
+        ({"learning_rate": torch.tensor([1.0, math.nan] * 3)}, r"learning_rate\[1\] is nan"),
         ({"learning_rate": torch.ones(2)}, r"learning_rate has shape \(2,\); expected \(6,\)"),
+        ({"max_grad_norm": "none"}, "max_grad_norm is 'none'; expected a positive number, or None"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected a positive number"),
         ({"staleness": -1}, "staleness is -1"),
         ({"seeds": 0}, "seeds is 0"),
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number of at least 0"),
+        ({"seed": True}, "seed is True"),
         ({"initial": torch.zeros(2, 2)}, r"initial has shape \(2, 2\)"),
     ],
 )

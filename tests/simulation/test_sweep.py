@@ -114,6 +114,22 @@ def test_refuses_before_the_first_draw(vary: list[str], error: type[Exception], 
         Sweep(**SMALL | {"env": "NullBandit-v1(arms=6)"}, vary=vary)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"seeds": True}, "seeds is True"),
+        ({"learning_rate": math.inf}, "learning_rate is inf; expected a positive number that is finite"),
+        ({"vary": [Axis("learning_rate", (1.0, math.nan))]}, "learning_rate is nan"),
+        ({"vary": ["learning_rate=1,fast"]}, "learning_rate is 'fast'"),
+    ],
+)
+def test_refuses_fields_out_of_range(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sweep(**SMALL | fields)
+
+
 def test_refuses_samples_without_a_range() -> None:
     with pytest.raises(ConfigError, match="samples is 4, but no axis is a range"):
         Sweep(**SMALL, vary=["clip_low=0.1,0.2"], samples=4)
