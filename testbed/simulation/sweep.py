@@ -21,7 +21,7 @@ from envs.automaton import Automaton
 from envs.catalogue import ENVIRONMENTS
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import Objective, make_objective
-from testbed.registry import parse_call
+from testbed.registry import format_call, parse_call
 from testbed.simulation.axes import Axis, Range, parse_axis, sobol
 from testbed.simulation.parts import (
     Part,
@@ -436,6 +436,7 @@ class Sweep:
             wanted = {"objective": ["objective"], "env": ["environment"]}.get(prefix, list(owned))
             found = [kind for kind in wanted if bare in owned[kind]]
             if not found:
+                self._explain(axis.name, bare, wanted)
                 raise UnknownNameError(
                     "parameter to vary", axis.name, sorted({name for kind in wanted for name in owned[kind]})
                 )
@@ -446,6 +447,34 @@ class Sweep:
                 )
             kinds[axis.name] = (found[0], bare)
         return kinds
+
+    def _explain(self, name: str, bare: str, wanted: Sequence[str]) -> None:
+        """Raise if a name that cannot be varied is not merely unknown.
+
+        Raises:
+            ConfigError: an environment's id gives the parameter a value, or some of the objectives or environments lack
+                it.
+        """
+        if "environment" in wanted:
+            for env in self._environments:
+                stem, written = parse_call(env)
+                if bare in written:
+                    rest = format_call(stem, {key: value for key, value in written.items() if key != bare})
+                    raise ConfigError(
+                        f"{name} is varied, but {env} fixes it at {written[bare]}; to vary it, leave it out there: "
+                        f"env {rest}"
+                    )
+        for kind, label, known in (
+            ("objective", "objective", {item.label(): set(_hyper_parameters(item)) for item in self._objectives}),
+            ("environment", "env", {env: set(_environment_fields(env)) for env in self._environments}),
+        ):
+            lacking = [item for item, names in known.items() if bare not in names]
+            if kind in wanted and 0 < len(lacking) < len(known):
+                raise ConfigError(
+                    f"{name} is varied, but {' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no "
+                    f"parameter {bare}; vary it in a sweep of its own, over {label}="
+                    f"{','.join(item for item in known if item not in lacking)}"
+                )
 
     def _counts(self, name: str) -> bool:
         """Whether an axis takes whole numbers."""

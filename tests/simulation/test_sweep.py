@@ -106,6 +106,23 @@ def test_cells_are_the_product_with_the_first_axis_slowest() -> None:
         (["epochs=0,1"], ConfigError, "epochs is 0; expected a whole number of at least 1"),
         (["objective=dapo,dpao"], UnknownNameError, "unknown objective 'dpao'; did you mean 'dapo'"),
         (["optimizer=sgd,adm"], UnknownNameError, "unknown optimizer 'adm'"),
+        (
+            ["arms=3,4"],
+            ConfigError,
+            r"arms is varied, but NullBandit-v1\(arms=6\) fixes it at 6; .*: env NullBandit-v1$",
+        ),
+        (["env.arms=3,4"], ConfigError, r"env.arms is varied, but NullBandit-v1\(arms=6\) fixes it at 6"),
+        (
+            ["objective=dapo,kl_cov,ppo,topr", "clip_low=0.1,0.2"],
+            ConfigError,
+            "clip_low is varied, but kl_cov and topr have no parameter clip_low; .* over objective=dapo,ppo$",
+        ),
+        (
+            ["env=RareArm-v1,Lock-v1", "contexts=2,3"],
+            ConfigError,
+            "contexts is varied, but Lock-v1 has no parameter contexts; .* over env=RareArm-v1$",
+        ),
+        (["objective=dapo,kl_cov", "clip_lo=0.1,0.2"], UnknownNameError, "unknown parameter to vary 'clip_lo'"),
         (["group_size=1,2"], ConfigError, "group_size is 1 with the group_standardised advantage"),
     ],
 )
