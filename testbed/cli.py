@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.errors import ConfigError, TestbedError
+from testbed.errors import ConfigError, TestbedError, TestbedWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,16 @@ _MARKS = {
 
 
 def main() -> None:
-    """Run the command line; a mistake in the input is one sentence and exit code 2."""
+    """Run the command line; a mistake in the input is one sentence and exit code 2, a warning one sentence."""
+    usual = warnings.formatwarning
+
+    def sentence(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = issubclass(category, TestbedWarning)
+        return f"testbed: {message}\n" if ours else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = sentence
     try:
         app()
     except TestbedError as error:
@@ -69,6 +79,8 @@ def main() -> None:
             raise
         typer.echo(f"testbed: cannot use {error.filename}: {error.strerror}; choose another path", err=True)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = usual
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""Every error a user can provoke, each also an instance of the built-in it specialises.
+"""Every error a user can provoke, each also an instance of the built-in it specialises, and the base of all warnings.
 
 A message says what was given, what was expected and what to do about it.
 """
@@ -8,7 +8,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BatchError", "ConfigError", "RunExistsError", "StorageError", "TestbedError", "UnknownNameError"]
+__all__ = [
+    "BatchError",
+    "ConfigError",
+    "RunExistsError",
+    "StorageError",
+    "TestbedError",
+    "TestbedWarning",
+    "UnknownNameError",
+]
 
 
 _LISTED = 40
@@ -19,6 +27,12 @@ class TestbedError(Exception):
     """Base class of all errors raised on purpose by this project."""
 
     # The name starts with "Test": keep pytest from collecting it.
+    __test__ = False
+
+
+class TestbedWarning(UserWarning):
+    """Base class of all warnings of this project; the command line prints them as sentences."""
+
     __test__ = False
 
 

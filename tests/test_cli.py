@@ -196,6 +196,22 @@ def test_sweep_writes_a_table_and_a_phase_diagram(tmp_path: Path) -> None:
     assert {"table.parquet", "phase.png"} <= {path.name for path in (tmp_path / "s").iterdir()}
 
 
+def test_a_damaged_block_is_one_sentence(tmp_path: Path) -> None:
+    arguments = ["sweep", "--objective", "dapo", "--env", "NullBandit-v1(arms=6,contexts=2)", "--seeds", "2"]
+    arguments += ["--jobs", "1", "--vary", "epochs=1,2", "--set", "steps=2", "--out", str(tmp_path / "s")]
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    victim = min((tmp_path / "s" / "parts").iterdir())
+    victim.write_bytes(victim.read_bytes()[:-1])
+    refused = run("merge", str(tmp_path / "s"), "--out", str(tmp_path / "m"))
+    assert refused.returncode == 2
+    assert "Run its shard again with resume, which computes this block anew, and merge again\n" in refused.stderr
+    done = run(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    found = f"{victim} is damaged: its {victim.stat().st_size - 1} bytes do not have the checksum in its name"
+    aside = victim.with_suffix(".damaged").name
+    assert done.stderr == f"testbed: {found}. It was renamed {aside} and is computed again\n"
+
+
 def test_the_ledger_is_printed() -> None:
     done = CliRunner().invoke(cli.app, ["claims"])
     assert done.exit_code == 0, done.output

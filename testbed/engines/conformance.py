@@ -23,7 +23,7 @@ from torch import Tensor
 
 import testbed.engines
 from testbed.batch import TokenBatch
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, TestbedWarning
 from testbed.objectives import make_objective, objective_names
 from testbed.registry import Registry, parse_call
 
@@ -101,7 +101,7 @@ def conformance_table(engine: str, seed: int = 0) -> pd.DataFrame:
         ConfigError: the engine is not installed; the message names the extra to install.
 
     Warns:
-        UserWarning: the installed version was not tested; the comparison runs all the same.
+        TestbedWarning: the installed version was not tested; the comparison runs all the same.
     """
     engine_names()
     chosen = engines[engine]
@@ -153,6 +153,7 @@ def _check_installed(engine: Engine) -> None:
         warnings.warn(
             f"{engine.name} {version} is outside the tested range {engine.tested}.*; the comparison runs, and a "
             "difference may be a change of the engine",
+            TestbedWarning,
             stacklevel=3,
         )
 

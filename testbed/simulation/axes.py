@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from scipy.stats import qmc
 
 from testbed.errors import ConfigError
 
-__all__ = ["Axis", "Range", "parse_axis", "sobol"]
+__all__ = ["Axis", "Range", "parse_axis", "shortened", "sobol"]
+
+_SHOWN = 8
+"""More values than this do not help in a message."""
 
 _FORMS = (
     "name=low:high:count (grid), name=low:high:count:log (logarithmic grid), name=a,b,c (list), or name=low:high and "
@@ -33,9 +37,10 @@ class Axis:
     def __post_init__(self) -> None:
         if not self.values:
             raise ConfigError(f"{self.name} is varied over no values; give at least one")
-        if len(set(map(repr, self.values))) < len(self.values):
+        value, times = Counter(map(repr, self.values)).most_common(1)[0]
+        if times > 1:
             raise ConfigError(
-                f"{self.name} is varied over {list(self.values)}, where one value repeats; give each once"
+                f"{self.name} is varied over {shortened(self.values)}, where {value} repeats; give each value once"
             )
 
 
@@ -54,6 +59,17 @@ class Range:
 
     def __post_init__(self) -> None:
         _check_ends(self.name, self.low, self.high, logarithmic=self.logarithmic)
+
+
+def shortened(values: Sequence[Any]) -> str:
+    """The values as they are written, the middle of a long list left out.
+
+    >>> shortened([0.1, 0.2]), shortened(range(2000))
+    ('0.1, 0.2', '0, 1, 2, … 1999 (2,000 values)')
+    """
+    if len(values) <= _SHOWN:
+        return ", ".join(map(str, values))
+    return f"{', '.join(map(str, values[:3]))}, … {values[-1]} ({len(values):,} values)"
 
 
 def parse_axis(text: str) -> Axis | Range:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import reprlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError
+from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError, TestbedWarning
 from testbed.progress import LateProgress
+from testbed.simulation.axes import shortened
 from testbed.simulation.parts import Part, compute
 from testbed.simulation.run import Run
 from testbed.simulation.storage import guard, hold, is_intact, write_atomically, write_sealed
@@ -38,7 +40,7 @@ class WorkerError(TestbedError, RuntimeError):
     """A worker process ended before its work did."""
 
 
-class StorageWarning(UserWarning):
+class StorageWarning(TestbedWarning):
     """Something on the disk was damaged and has been dealt with."""
 
 
@@ -278,11 +280,39 @@ def _read_configuration(folder: Path) -> tuple[str, dict[str, Any], int]:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+    fields = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    changed = [
+        f"{name} was {reprlib.repr(before.get(name))} and is {reprlib.repr(now.get(name))}"
+        for name in fields
+        if name != "vary"
     ]
+    return changed + (_changed_axes(before.get("vary", []), now["vary"]) if "vary" in fields else [])
+
+
+def _changed_axes(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What differs between the axes of two configurations; of long lists their number and the first difference."""
+    was, is_now = ({axis["name"]: axis for axis in axes} for axes in (before, now))
+    changed = []
+    for name in dict.fromkeys([*was, *is_now]):
+        if was.get(name) == is_now.get(name):
+            continue
+        first, second = (_axis(axes.get(name)) for axes in (was, is_now))
+        values = zip(*(axes.get(name, {}).get("values", []) for axes in (was, is_now)), strict=False)
+        place = next((number for number, (old, new) in enumerate(values) if old != new), None)
+        if first == second and place is not None:
+            first, second = (repr(axes[name]["values"][place]) for axes in (was, is_now))
+            changed.append(f"value {place + 1} of {name} was {first} and is {second}")
+        else:
+            changed.append(f"{name} was {first} and is {second}")
+    return changed or [f"vary was {', '.join(was)} and is {', '.join(is_now)}"]
+
+
+def _axis(axis: Mapping[str, Any] | None) -> str:
+    if axis is None:
+        return "not varied"
+    if "values" not in axis:
+        return f"varied from {axis['low']} to {axis['high']}{' on a logarithmic scale' * axis['logarithmic']}"
+    return f"varied over {shortened(axis['values'])}"
 
 
 def _write_part(folder: Path, fingerprint: str, number: int, table: pd.DataFrame) -> None:
@@ -301,10 +331,12 @@ def _finished(folder: Path, fingerprint: str, *, set_damaged_aside: bool = False
             number, _ = _read_part(path, fingerprint)
         except _DamagedError as error:
             if not set_damaged_aside:
-                raise
+                raise StorageError(
+                    f"{error}. Run its shard again with resume, which computes this block anew, and merge again"
+                ) from error
             aside = path.with_suffix(".damaged")
             path.rename(aside)
-            warnings.warn(f"{error} It was renamed {aside.name} and is computed again", StorageWarning, stacklevel=3)
+            warnings.warn(f"{error}. It was renamed {aside.name} and is computed again", StorageWarning, stacklevel=3)
             continue
         found[number] = path
     return found
@@ -313,7 +345,7 @@ def _finished(folder: Path, fingerprint: str, *, set_damaged_aside: bool = False
 def _read_part(path: Path, fingerprint: str) -> tuple[int, pd.DataFrame]:
     content = path.read_bytes()
     if not is_intact(path, content):
-        raise _DamagedError(f"{path} is damaged: its {len(content)} bytes do not have the checksum in its name.")
+        raise _DamagedError(f"{path} is damaged: its {len(content)} bytes do not have the checksum in its name")
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     marks = table.schema.metadata
     origin = marks.get(_FINGERPRINT, b"unknown").decode()

@@ -14,7 +14,7 @@ from torch import Tensor
 from envs import make_spec
 from envs.automaton import Automaton
 from models import make_policy
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, TestbedWarning
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
 from testbed.simulation.parts import (
@@ -32,7 +32,7 @@ from testbed.simulation.training import Row, Training
 __all__ = ["SimulationWarning", "simulate"]
 
 
-class SimulationWarning(UserWarning):
+class SimulationWarning(TestbedWarning):
     """The run is valid but cannot show what it was probably made to show."""
 
 

@@ -22,7 +22,7 @@ from envs.catalogue import ENVIRONMENTS
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import Objective, make_objective
 from testbed.registry import format_call, parse_call
-from testbed.simulation.axes import Axis, Range, parse_axis, sobol
+from testbed.simulation.axes import Axis, Range, parse_axis, shortened, sobol
 from testbed.simulation.parts import (
     Part,
     Setup,
@@ -563,8 +563,8 @@ def _whole_numbers(axis: Axis) -> Axis:
     """Grid points such as 2.0 as 2, for an axis that counts something."""
     if not all(isinstance(value, int | float) and float(value).is_integer() for value in axis.values):
         raise ConfigError(
-            f"{axis.name} is varied over {list(axis.values)}; it takes whole numbers. Choose a grid that has them, or "
-            "a list"
+            f"{axis.name} is varied over {shortened(axis.values)}; it takes whole numbers. Choose a grid that has "
+            "them, or a list"
         )
     return Axis(axis.name, tuple(int(value) for value in axis.values))
 

@@ -19,7 +19,7 @@ from testbed.engines.conformance import (
     engines,
     format_conformance,
 )
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.errors import ConfigError, TestbedWarning, UnknownNameError
 from testbed.objectives import objective_names
 
 
@@ -169,7 +169,7 @@ def test_absent_engine_names_the_extra(monkeypatch, engine, extra):
 
 @pytest.mark.parametrize("version", ["1.17.0", "1.160.0", "2.0.0"])
 def test_untested_version_warns_and_runs(install, version):
-    with pytest.warns(UserWarning, match=rf"toy {version} is outside the tested range 1\.16\.\*; the comparison runs"):
+    with pytest.warns(TestbedWarning, match=rf"toy {version} is outside the tested range 1\.16\.\*; the"):
         table = install(Comparison(objective="ppo", setting="clip", loss=surrogate), version=version)
     assert table.iloc[0]["as_expected"]
 

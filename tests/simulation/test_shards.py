@@ -20,6 +20,7 @@ import pytest
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from testbed.errors import ConfigError, RunExistsError, StorageError
+from testbed.simulation.axes import Axis
 from testbed.simulation.run import Run
 from testbed.simulation.shards import Shard, StorageWarning, WorkerError, merge, parse_shard, run_sweep
 from testbed.simulation.storage import hold, write_atomically
@@ -204,7 +205,7 @@ def test_damaged_block_is_found_and_computed_again(whole: Path, tmp_path: Path, 
             "emptied": b"",
         }[damage]
     )
-    with pytest.raises(StorageError, match=f"{victim.name} is damaged: its .* bytes do not have the checksum"):
+    with pytest.raises(StorageError, match=f"{victim.name} is damaged: .* Run its shard again with resume"):
         merge([folder])
     with pytest.warns(StorageWarning, match=r"renamed .*\.damaged and is computed again"):
         run_sweep(small(), folder, resume=True)
@@ -241,6 +242,39 @@ def test_refuses_a_changed_configuration(interrupted: Path) -> None:
     ):
         run_sweep(small(seeds=4, learning_rate=3.0, vary=["clip_low=0.1,0.2"]), interrupted, resume=True)
     assert contents_of_parts(interrupted) == before
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        (["clip_low=0.1,0.2"], "learning_rate was varied over 0.5, 2 and is not varied. Choose"),
+        (["clip_low=0.1,0.2", "learning_rate=0.5,4"], "learning_rate was varied over 0.5, 2 and is varied over 0.5, 4"),
+        (["clip_low=0.1,0.2", "learning_rate=0.5,2", "epochs=4"], "epochs was not varied and is varied over 4"),
+        (
+            ["learning_rate=0.5,2", "clip_low=0.1,0.2"],
+            "vary was clip_low, learning_rate and is learning_rate, clip_low",
+        ),
+    ],
+)
+def test_a_changed_axis_is_named(interrupted: Path, vary: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"another configuration: {message}"):
+        run_sweep(small(vary=vary), interrupted, resume=True)
+
+
+def test_a_changed_axis_of_many_values_is_short(tmp_path: Path) -> None:
+    values = [value / 2000 for value in range(2000)]
+    run_sweep(small(vary=[Axis("clip_low", tuple(values))]), tmp_path, shard="1/900000")
+    values[1000] = 0.50001
+    for changed, message in (
+        (values, r"value 1001 of clip_low was 0\.5 and is 0\.50001\. Choose"),
+        (
+            values[:3],
+            r"clip_low was varied over 0\.0, 0\.0005, 0\.001, … 0\.9995 \(2,000 values\) and is",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message) as refused:
+            run_sweep(small(vary=[Axis("clip_low", tuple(changed))]), tmp_path, resume=True)
+        assert len(str(refused.value)) < 1000
 
 
 def contents_of_parts(folder: Path) -> dict[str, bytes]:

@@ -61,7 +61,8 @@ def test_reads_an_axis(text: str, expected: Axis | Range) -> None:
         ("clip_low=1:0:3", "from 1 to 0; expected two finite numbers, the smaller first"),
         ("clip_low=0:1:1", "over 1 points from 0 to 1; give at least 2"),
         ("clip_low=0:1:3:log", "logarithmic scale from 0; expected a positive lower end"),
-        ("clip_low=0.1,0.1", "where one value repeats"),
+        ("clip_low=0.1,0.2,0.1", "varied over 0.1, 0.2, 0.1, where 0.1 repeats; give each value once"),
+        (f"steps={','.join(map(str, range(2000)))},7", r"over 0, 1, 2, … 7 \(2,001 values\), where 7 repeats"),
     ],
 )
 def test_refuses_an_axis(text: str, message: str) -> None:
