@@ -19,6 +19,8 @@ __all__ = ["Estimate", "Evaluation", "Sample", "evaluate", "paired_difference"]
 LEVEL = 0.90
 """Coverage of every interval."""
 RESAMPLES = 5000
+FEW_CHANGES = 20
+"""With fewer problems that changed, resamples show too little of how changes spread."""
 
 
 class Verdict(Protocol):
@@ -159,7 +161,17 @@ def evaluate(
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """Mean of after - before over the same problems; a difference is no share, even where nothing got worse.
+    """Mean of after - before over the same problems.
+
+    Either sign is possible whatever was seen, so the interval has room on both sides of 0 where few problems changed:
+
+    * None of n changed: ±u with (1 - u)^n = 0.1. Were the mean beyond that, more than the share u of all problems would
+      change, and none of n with less than 10 % probability.
+    * All changes are from wrong to right or from right to wrong: Wald's interval after one more problem of each kind
+      (Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+      data", 2012).
+    * Otherwise the BCa bootstrap, and the wider of it and Student's t on each side where fewer than 20 problems changed;
+      none where all changed by the same part.
 
     Raises:
         ConfigError: the numbers of problems differ.
@@ -167,10 +179,25 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     Example:
         >>> paired_difference([0.0, 0.5], [0.5, 1.0]).value
         0.5
+        >>> [round(number, 3) for number in paired_difference([0.0] * 4, [0.0] * 4)]
+        [0.0, -0.438, 0.438]
     """
     if len(before) != len(after):
         raise ConfigError(f"{len(before)} problems before and {len(after)} after; expected the same problems")
-    return _mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
+    changes = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    if not changes.any():
+        bound = 1 - (1 - LEVEL) ** (1 / len(changes))
+        return Estimate(0.0, -bound, bound)
+    if np.isin(changes, (-1.0, 0.0, 1.0)).all():
+        seen = np.append(changes, (1.0, -1.0))
+        half = stats.norm.ppf((1 + LEVEL) / 2) * seen.std() / np.sqrt(len(seen))
+        low, high = seen.mean() - half, seen.mean() + half
+    else:
+        mean, low, high = _mean(changes)
+        if np.count_nonzero(changes) < FEW_CHANGES and len(changes) > 1:
+            half = stats.t.ppf((1 + LEVEL) / 2, len(changes) - 1) * stats.sem(changes)
+            low, high = np.minimum(low, mean - half), np.maximum(high, mean + half)
+    return Estimate(float(changes.mean()), *np.clip((low, high), -1.0, 1.0).tolist())
 
 
 def _graded(problems: Sequence[Question], written: Sequence[Completion], grade: Grade) -> list[Sample]:

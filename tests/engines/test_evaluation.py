@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -79,25 +80,65 @@ def test_the_difference_is_taken_problem_by_problem() -> None:
     after = [value + change for value, change in zip(before, [0.1, 0.1, 0.1, 0.1, 0.2], strict=True)]
     difference = paired_difference(before, after)
     assert difference.value == pytest.approx(0.12)
-    assert 0.09 < difference.low <= 0.12 <= difference.high < 0.2
+    # Student's t with 4 degrees of freedom: 0.12 ± 2.132·0.0447/√5, of which the lower end is the wider one.
+    assert difference.low == pytest.approx(0.12 - 2.132 * 0.02, abs=1e-4)
+    assert 0.12 + 2.132 * 0.02 - 1e-4 < difference.high < 0.2
+
+
+def changes(better: int, worse: int, same: int) -> Estimate:
+    before = [0.0] * better + [1.0] * worse + [0.0] * same
+    return paired_difference(before, [1.0] * better + [0.0] * worse + [0.0] * same)
+
+
+@pytest.mark.parametrize(("better", "worse", "same"), [(1, 0, 3), (3, 0, 13), (2, 1, 5), (4, 0, 0)])
+def test_a_difference_of_right_and_wrong_may_have_either_sign(better: int, worse: int, same: int) -> None:
+    found, mirrored = changes(better, worse, same), changes(worse, better, same)
+    # Bonett and Price (2012): p = (b+1)/(n+2), q = (c+1)/(n+2), p - q ± z√((p + q - (p - q)²)/(n+2)).
+    n = better + worse + same
+    p, q = (better + 1) / (n + 2), (worse + 1) / (n + 2)
+    half = stats.norm.ppf(0.95) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    assert found == pytest.approx(((better - worse) / n, p - q - half, min(1.0, p - q + half)), rel=1e-12)
+    assert mirrored == pytest.approx((-found.value, -found.high, -found.low), rel=1e-12)
+
+
+@pytest.mark.parametrize("same", [1, 4, 64])
+def test_nothing_changed_says_what_a_larger_change_would_have_shown(same: int) -> None:
+    # If all problems that change get right, and a share u does: none of n is seen to change with probability (1 - u)^n.
+    for found in (changes(0, 0, same), paired_difference([0.375] * same, [0.375] * same)):
+        assert found.value == 0
+        assert found.low == -found.high
+        assert stats.binom.pmf(0, same, found.high) == pytest.approx(0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize("problems", [4, 10, 20])
+def test_the_interval_of_a_difference_covers_it(problems: int) -> None:
+    intervals = {
+        (better, worse): changes(better, worse, problems - better - worse)
+        for better in range(problems + 1)
+        for worse in range(problems + 1 - better)
+    }
+    for up, down in ((0.02, 0.02), (0.1, 0.0), (0.2, 0.05), (0.3, 0.3), (0.5, 0.1), (0.8, 0.1)):
+        covered = sum(
+            float(
+                stats.multinomial.pmf([better, worse, problems - better - worse], problems, [up, down, 1 - up - down])
+            )
+            for (better, worse), found in intervals.items()
+            if found.low <= up - down <= found.high
+        )
+        assert covered > 0.9
+
+
+def test_few_parts_of_changes_leave_room_on_both_sides() -> None:
+    # A resample of the 16 problems holds neither changed one with probability (14/16)^16 = 0.12: the bootstrap alone
+    # would end at 0.
+    difference = paired_difference([0.0] * 16, [0.125] * 2 + [0.0] * 14)
+    assert difference.low < 0 < difference.value < difference.high
 
 
 def test_no_interval_where_there_is_no_spread() -> None:
     difference = paired_difference([0.25, 0.25], [0.5, 0.5])
     assert difference.value == 0.25
     assert difference.low != difference.low
-
-
-def test_a_difference_is_not_a_share() -> None:
-    # Nothing changed: as a share of problems that got better this would be 0 to 40 %, and say that nothing got worse.
-    difference = paired_difference([0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0])
-    assert difference.value == 0
-    assert difference.low != difference.low
-    assert difference.high != difference.high
-    # And all better is no less certain than all worse.
-    better, worse = paired_difference([0, 0, 0, 1], [1, 0, 1, 1]), paired_difference([1, 0, 1, 1], [0, 0, 0, 1])
-    assert better.value == 0.5
-    assert (better.low, better.high) == pytest.approx((-worse.high, -worse.low), abs=1e-12)
 
 
 def test_rejects_other_problems() -> None:
