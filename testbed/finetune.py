@@ -170,8 +170,16 @@ class FinetuneSettings:
             )
         if self.device not in (None, "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; expected cpu or cuda, or leave it out")
-        if self.trainer.get("max_steps", 0) < 1:
-            raise ConfigError(f"trainer.max_steps is {self.trainer.get('max_steps')}; expected at least 1")
+        if "max_steps" not in self.trainer:
+            # It may be there with a typing error, which only TRL's own names tell from another setting.
+            with contextlib.suppress(ImportError):
+                _check_trainer(self.trainer)
+            raise ConfigError(
+                f"trainer lacks max_steps, the number of optimiser steps; it has {', '.join(self.trainer) or 'no key'}"
+            )
+        steps = self.trainer["max_steps"]
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ConfigError(f"trainer.max_steps is {steps!r}; expected a whole number of at least 1")
         if self.evaluation.samples < 1 or not self.evaluation.temperature > 0:
             raise ConfigError(
                 f"evaluation has samples={self.evaluation.samples} and temperature={self.evaluation.temperature}; "
@@ -269,6 +277,7 @@ def run_finetune(
     folder = Path(out) if out is not None else Path("runs") / "finetune" / name
     _require_trl()
     _check_sources(settings)
+    _check_trainer(settings.trainer)
     from accelerate import PartialState
 
     processes = PartialState(cpu=_on_cpu(settings))
@@ -700,15 +709,26 @@ def _value(expected: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _checked_call(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
-    """Build another library's configuration; what it does not know or refuses is one sentence."""
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    numbers = {name for name, item in fields.items() if item.type in ("float", float, "float | None")}
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    from trl import GRPOConfig
+
+    _check_keys(GRPOConfig, trainer, "trainer")
+
+
+def _check_keys(kind: Any, settings: Mapping[str, Any], where: str) -> None:
+    """Refuse what another library's configuration does not know."""
+    fields = [item.name for item in dataclasses.fields(kind)]
     for key in settings:
         if key not in fields:
             nearest = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise ConfigError(f"{where} has the unknown key {key!r}, which {kind.__name__} does not know{hint}")
+
+
+def _checked_call(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
+    """Build another library's configuration; what it does not know or refuses is one sentence."""
+    _check_keys(kind, settings, where)
+    numbers = {item.name for item in dataclasses.fields(kind) if item.type in ("float", float, "float | None")}
     try:
         return kind(
             **{

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import shutil
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -99,6 +100,7 @@ def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"seed": "seven"}, "seed is 'seven'; expected int"),
         ({"routing_replay": 1}, "routing_replay is 1; expected bool"),
         ({"trainer": {"max_steps": 0}}, r"trainer\.max_steps is 0"),
+        ({"trainer": {"max_steps": "two"}}, r"trainer\.max_steps is 'two'; expected a whole number of at least 1"),
         ({"trainer": {"max_steps": 1, "seed": 3}}, "trainer sets seed"),
         ({"trainer": {"max_steps": 1, "use_cpu": True}}, "trainer sets use_cpu"),
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
@@ -328,6 +330,21 @@ def test_a_setting_trl_does_not_know_is_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path, trainer=trainer)
     with pytest.raises(ConfigError, match=r"trainer has the unknown key 'learning_rat'.*did you mean 'learning_rate'"):
         run_finetune(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trainer_without_its_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    with pytest.raises(ConfigError, match=r"trainer has the unknown key 'max_stepz'.*did you mean 'max_steps'\?"):
+        load_settings(written(tmp_path, trainer={"max_stepz": 2}))
+    # A name that is near and known is no typing error.
+    for trainer, found in (({"save_steps": 2}, "save_steps"), ({}, "no key")):
+        with pytest.raises(ConfigError, match=f"trainer lacks max_steps, .*; it has {found}$"):
+            load_settings(written(tmp_path, trainer=trainer))
+    monkeypatch.setitem(sys.modules, "trl", None)
+    with pytest.raises(ConfigError, match=r"trainer lacks max_steps, .*; it has max_stepz$"):
+        load_settings(written(tmp_path, trainer={"max_stepz": 2}))
 
 
 @pytest.mark.filterwarnings("ignore")
