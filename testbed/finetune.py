@@ -173,7 +173,9 @@ class FinetuneSettings:
         if "max_steps" not in self.trainer:
             # It may be there with a typing error, which only TRL's own names tell from another setting.
             with contextlib.suppress(ImportError):
-                _check_trainer(self.trainer)
+                from trl import GRPOConfig
+
+                _check_keys(GRPOConfig, self.trainer, "trainer")
             raise ConfigError(
                 f"trainer lacks max_steps, the number of optimiser steps; it has {', '.join(self.trainer) or 'no key'}"
             )
@@ -277,7 +279,6 @@ def run_finetune(
     folder = Path(out) if out is not None else Path("runs") / "finetune" / name
     _require_trl()
     _check_sources(settings)
-    _check_trainer(settings.trainer)
     from accelerate import PartialState
 
     processes = PartialState(cpu=_on_cpu(settings))
@@ -707,12 +708,6 @@ def _value(expected: Any, value: Any, where: str) -> Any:
         names = " or ".join(kind.__name__ for kind in accepted if kind is not type(None))
         raise ConfigError(f"{where} is {value!r}; expected {names}")
     return value
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    from trl import GRPOConfig
-
-    _check_keys(GRPOConfig, trainer, "trainer")
 
 
 def _check_keys(kind: Any, settings: Mapping[str, Any], where: str) -> None:

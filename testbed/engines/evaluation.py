@@ -170,7 +170,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     * All changes are from wrong to right or from right to wrong: Wald's interval after one more problem of each kind
       (Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
       data", 2012).
-    * Otherwise the BCa bootstrap, and the wider of it and Student's t on each side where fewer than 20 problems changed;
+    * Otherwise the BCa bootstrap; where fewer than 20 problems changed, on each side the wider of it and Student's t;
       none where all changed by the same part.
 
     Raises:
