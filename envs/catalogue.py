@@ -130,6 +130,28 @@ def env_names() -> list[str]:
     return ENVIRONMENTS.names()
 
 
+def make_environment(name: str, **parameters: Any) -> Environment:
+    """An environment with checked parameters, before any table of it is made; arguments and errors of `make_spec`.
+
+    >>> make_environment("rare-arm(arms=10)", contexts=2).arms
+    10
+    """
+    stem, written = parse_call(name)
+    cls = ENVIRONMENTS[_resolve(stem)]
+    known = [parameter.name for parameter in fields(cls)]
+    for key in (*written, *parameters):
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ConfigError(f"{cls.name} has no parameter {key!r}{hint} Known: {', '.join(known)}")
+        if key in written and key in parameters:
+            raise ConfigError(
+                f"{cls.name}: {key} is given twice, as {written[key]!r} in the name and as {parameters[key]!r}; "
+                "keep one of them"
+            )
+    return cls(**written, **parameters)
+
+
 def make_spec(name: str, **parameters: Any) -> Automaton:
     """The specification of an environment.
 
@@ -145,20 +167,7 @@ def make_spec(name: str, **parameters: Any) -> Automaton:
     >>> make_spec("rare-arm(arms=10)", contexts=2).transitions.shape
     torch.Size([2, 10])
     """
-    stem, written = parse_call(name)
-    cls = ENVIRONMENTS[_resolve(stem)]
-    known = [parameter.name for parameter in fields(cls)]
-    for key in (*written, *parameters):
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-            raise ConfigError(f"{cls.name} has no parameter {key!r}{hint} Known: {', '.join(known)}")
-        if key in written and key in parameters:
-            raise ConfigError(
-                f"{cls.name}: {key} is given twice, as {written[key]!r} in the name and as {parameters[key]!r}; "
-                "keep one of them"
-            )
-    return cls(**written, **parameters).automaton()
+    return make_environment(name, **parameters).automaton()
 
 
 def _resolve(name: str) -> str:

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.errors import ConfigError, TestbedError, UnknownNameError
 
 __all__ = ["Registry", "format_call", "parse_call"]
 
@@ -57,7 +57,7 @@ class Registry(Generic[T]):
     def _import(self, module: str) -> None:
         try:
             importlib.import_module(module)
-        except (ConfigError, TypeError) as error:
+        except (TestbedError, TypeError) as error:
             # Items check themselves when they are made, which is while their file is imported: name the file.
             raise ConfigError(f"{module.replace('.', '/')}.py cannot be loaded: {error}") from error
 

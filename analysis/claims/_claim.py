@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal, get_args
 
 from analysis.claims._estimands import Estimand, Measure
-from analysis.statistics import VERDICT_LEVEL, Direction
-from testbed.errors import ConfigError
+from analysis.statistics import MINIMUM_SEEDS, VERDICT_LEVEL, Direction
+from envs.catalogue import make_environment
+from models.policy import policies
+from testbed.diagnostics import GLOSSARY
+from testbed.errors import ConfigError, TestbedError, UnknownNameError
 from testbed.objectives import make_objective
-from testbed.registry import Registry
+from testbed.registry import Registry, parse_call
+from testbed.simulation import simulate
+from testbed.simulation.settings import Settings
 
 __all__ = [
     "DEFAULT_SEEDS",
@@ -89,7 +96,7 @@ class Claim(ABC):
     """A published statement with everything needed to judge it.
 
     Raises:
-        ConfigError: at import, when the source, unit, scope or falsifier is missing; the claim's id is named.
+        ConfigError: at import, when a field is missing or out of its range; the claim's id and its file are named.
     """
 
     id: str
@@ -116,13 +123,37 @@ class Claim(ABC):
     """`quick` claims run in `make verify`; `full` ones have policies as cheap, `networks` ones train transformers."""
 
     def __post_init__(self) -> None:
-        for name in ("paper", "title", "source", "statement", "scope", "unit"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f"claim {self.id}: {name} is empty; every claim states it")
-        if not self.falsifier.description.strip():
+        for name in ("id", "paper", "title", "source", "statement", "scope", "unit"):
+            value = getattr(self, name)
+            if value is None or not str(value).strip():
+                raise self._refuse(f"{name} is empty; every claim states it")
+            if not isinstance(value, str):
+                raise self._refuse(f"{name} is {value!r}; expected text")
+        self._expect_one_of("tier", Tier)
+        self._expect_one_of("recorded", RecordedVerdict)
+        if not isinstance(self.falsifier, Falsifier):
+            raise self._refuse(
+                f"falsifier is {self.falsifier!r}; a claim that cannot fail is rejected, give a Falsifier"
+            )
+        if not str(self.falsifier.description).strip():
             raise ConfigError(
                 f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected"
             )
+
+    def _refuse(self, problem: str) -> ConfigError:
+        """The error that names the claim."""
+        return ConfigError(f"claim {self.id}: {problem}")
+
+    def _expect_one_of(self, name: str, words: Any) -> None:
+        """Refuse a field that is none of the words of a `Literal`."""
+        if getattr(self, name) not in get_args(words):
+            raise self._refuse(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+
+    def _expect_number(self, name: str) -> None:
+        """Refuse a field that is no finite number."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise self._refuse(f"{name} is {value!r}; expected a finite number")
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
@@ -146,8 +177,11 @@ class ExactClaim(Claim):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._expect_number("tolerance")
+        if not callable(self.measure):
+            raise self._refuse(f"measure is {self.measure!r}; expected a function without arguments")
         if self.falsifier.measure is None:
-            raise ConfigError(f"claim {self.id}: its falsifier has no measure; give the sabotaged measurement")
+            raise self._refuse("its falsifier has no measure; give the sabotaged measurement")
 
     def protocol(self) -> dict[str, Any]:
         assert self.falsifier.measure is not None
@@ -196,24 +230,53 @@ class StatisticalClaim(Claim):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.estimand, Estimand):
+            raise self._refuse(f"estimand is {self.estimand!r}; expected an Estimand, such as difference(…)")
+        self._expect_one_of("direction", Direction)
+        self._expect_one_of("statistic", Statistic)
+        self._expect_number("threshold")
+        if self.direction == "equivalent" and not self.threshold > 0:
+            raise self._refuse(f"threshold is {self.threshold}; expected a positive number, half the width of a range")
+        if self.planted is not None:
+            self._expect_number("planted")
+        elif self.threshold == 0:
+            raise self._refuse("threshold is 0 and planted is not given; name the effect the experiment should see")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < MINIMUM_SEEDS:
+            raise self._refuse(
+                f"seeds is {self.seeds!r}; expected a whole number of at least {MINIMUM_SEEDS}; fewer never give a "
+                "verdict"
+            )
+        self._expect_number("level")
+        if not 0 < self.level < 1:
+            raise self._refuse(f"level is {self.level}; expected a number between 0 and 1, such as {VERDICT_LEVEL}")
         if not self.falsifier.arms:
-            raise ConfigError(f"claim {self.id}: its falsifier replaces no arm; give the sabotaged arms")
+            raise self._refuse("its falsifier replaces no arm; give the sabotaged arms")
         unknown = set(self.falsifier.arms) - set(self.arms)
         if unknown:
-            raise ConfigError(
-                f"claim {self.id}: the falsifier replaces {sorted(unknown)}; the claim's arms are {sorted(self.arms)}"
-            )
-        needed = self.estimand.arms.union(*(item.arms for item in self.controls), (arm for arm, _ in self.acts))
+            raise self._refuse(f"the falsifier replaces {sorted(unknown)}; the claim's arms are {sorted(self.arms)}")
+        unrewarded = () if self.null is None else (self.null.estimand,)
+        read = (self.estimand, *self.controls, *unrewarded)
+        needed = set().union(*(item.arms for item in read), (arm for arm, _ in self.acts))
         if needed - set(self.arms):
-            raise ConfigError(
-                f"claim {self.id}: the estimand reads {sorted(needed)}; the claim's arms are {sorted(self.arms)}"
-            )
+            raise self._refuse(f"the estimand reads {sorted(needed)}; the claim's arms are {sorted(self.arms)}")
+        try:
+            self.check_experiment()
+        except TestbedError as error:
+            raise self._refuse(str(error)) from error
+
+    def check_experiment(self) -> None:
+        """Refuse what cannot be run or measured, by names alone: nothing is simulated and no table is made.
+
+        Raises:
+            ConfigError, UnknownNameError: the first mistake; the caller adds the claim.
+        """
+        for metric in (*self.curves, *(metric for _, metric in self.acts)):
+            if metric not in GLOSSARY:
+                raise UnknownNameError("metric", metric, GLOSSARY)
         for arm in (*self.arms.values(), *self.falsifier.arms.values()):
-            make_objective((dict(self.setting) | dict(arm))["objective"])
-        if self.planted is None and self.threshold == 0:
-            raise ConfigError(
-                f"claim {self.id}: threshold is 0 and planted is not given; name the effect the experiment should see"
-            )
+            _check_arguments({**self.setting, **arm})
+        if self.null is not None:
+            _check_arguments({**self.setting, **next(iter(self.arms.values())), **self.null.setting})
 
     @property
     def planted_effect(self) -> float:
@@ -236,6 +299,45 @@ class StatisticalClaim(Claim):
             if self.tuning is None
             else [self.tuning.grid, self.tuning.measure.description, self.tuning.seeds, self.tuning.master_seed],
         }
+
+
+_ARGUMENTS = frozenset(inspect.signature(simulate).parameters) - {"seeds", "seed"}
+"""What a setting and an arm may say; the seeds are the claim's."""
+_SETTINGS = frozenset(item.name for item in fields(Settings))
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of `simulate` that it does not know or take, without making an environment's tables.
+
+    Raises:
+        ConfigError, UnknownNameError: the first mistake.
+    """
+    for name in arguments:
+        if name not in _ARGUMENTS:
+            raise UnknownNameError("argument of simulate", str(name), _ARGUMENTS)
+    for name in ("objective", "env"):
+        if name not in arguments:
+            raise ConfigError(f"an arm has no {name}; give it in the setting or in every arm")
+    loop = {name: value for name, value in arguments.items() if name in _SETTINGS}
+    for kind, value in {**arguments, "loop": loop}.items():
+        # Claims share objectives, environments and settings: each is checked once.
+        if kind in _CHECKS and (kind, repr(value)) not in _checked:
+            _CHECKS[kind](value)
+            _checked.add((kind, repr(value)))
+
+
+def _check_environment(env: Any) -> None:
+    if isinstance(env, str):
+        make_environment(env)
+
+
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "objective": make_objective,
+    "env": _check_environment,
+    "model": lambda model: policies[parse_call(model)[0]],
+    "loop": lambda loop: Settings(**loop),
+}
+_checked: set[tuple[str, str]] = set()
 
 
 registry: Registry[Claim] = Registry("claim", package="analysis.claims")

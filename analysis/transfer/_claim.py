@@ -9,6 +9,7 @@ from typing import Any, Literal
 from analysis.claims import StatisticalClaim
 from testbed.errors import ConfigError
 from testbed.finetune import EvaluationSettings, FinetuneSettings, TaskSettings, WarmStartSettings
+from testbed.objectives import make_objective
 
 __all__ = ["Arm", "LanguageModelClaim", "Scale", "TransferClaim"]
 
@@ -118,17 +119,16 @@ class LanguageModelClaim(StatisticalClaim):
     level: float = 0.90
     """Less than a toy claim asks for: a seed costs minutes."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_experiment(self) -> None:
         for arm in (*self.arms.values(), *self.falsifier.arms.values()):
-            self.arm(arm)
+            make_objective(self.arm(arm).objective)
 
     def arm(self, changes: Mapping[str, Any]) -> Arm:
         """The training of an arm."""
         try:
             return Arm(**{**self.setting, **changes})
         except TypeError as error:
-            raise ConfigError(f"claim {self.id}: {error}; an arm has the fields of Arm") from error
+            raise ConfigError(f"{error}; an arm has the fields of Arm") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims import ExactClaim, StatisticalClaim, claim_names, get_claim, run_claim
-from analysis.claims._claim import Falsifier, Tuning
+from analysis.claims._claim import Falsifier, Null, Tuning
 from analysis.claims._estimands import (
     at_matched,
     average,
@@ -49,6 +50,9 @@ SHARED: dict[str, Any] = {
     "unit": "reward",
     "recorded": "reproduced",
 }
+
+
+RETURN = difference(final("exact/return"), of="large", minus="tiny")
 
 
 def small_claim(**changes: Any) -> StatisticalClaim:
@@ -234,6 +238,38 @@ def test_seeds_out_of_range() -> None:
         ({"falsifier": Falsifier("x")}, "its falsifier replaces no arm"),
         ({"falsifier": Falsifier("x", {"big": {}})}, r"the falsifier replaces \['big'\]"),
         ({"acts": (("none", "clip/fraction"),)}, "the estimand reads"),
+        ({"id": None}, "claim None: id is empty"),
+        ({"source": None}, "source is empty"),
+        ({"statement": 3}, "statement is 3; expected text"),
+        ({"falsifier": None}, "claim test/large-steps: falsifier is None; a claim that cannot fail is rejected"),
+        ({"estimand": None}, "estimand is None; expected an Estimand"),
+        ({"threshold": "a"}, "threshold is 'a'; expected a finite number"),
+        ({"threshold": math.nan}, "threshold is nan; expected a finite number"),
+        ({"threshold": -0.1, "direction": "equivalent"}, "threshold is -0.1; expected a positive number"),
+        ({"planted": math.inf}, "planted is inf; expected a finite number"),
+        ({"direction": "up"}, "direction is 'up'; expected one of greater, less, equivalent"),
+        ({"statistic": "mode"}, "statistic is 'mode'; expected one of mean, iqm"),
+        ({"tier": "x"}, "tier is 'x'; expected one of quick, full, networks"),
+        ({"recorded": "maybe"}, "recorded is 'maybe'; expected one of reproduced, refuted, inconclusive"),
+        ({"seeds": 3}, "seeds is 3; expected a whole number of at least 5; fewer never give a verdict"),
+        ({"seeds": 8.0}, "seeds is 8.0"),
+        ({"level": 1.0}, "level is 1.0; expected a number between 0 and 1, such as 0.99"),
+        ({"setting": QUICK | {"env": "Nope"}}, "claim test/large-steps: unknown environment 'Nope'"),
+        ({"setting": QUICK | {"env": "RareArm-v1(arm=8)"}}, "RareArm-v1 has no parameter 'arm'; did you mean 'arms'"),
+        ({"setting": QUICK | {"step": 8}}, "unknown argument of simulate 'step'; did you mean 'steps'"),
+        (
+            {"setting": QUICK | {"steps": 0}},
+            "claim test/large-steps: steps is 0; expected a whole number of at least 1",
+        ),
+        ({"setting": QUICK | {"seeds": 8}}, "unknown argument of simulate 'seeds'"),
+        ({"setting": QUICK | {"model": "tabula"}}, "unknown model 'tabula'; did you mean 'tabular'"),
+        ({"setting": {}}, "an arm has no env; give it in the setting or in every arm"),
+        ({"arms": {"large": {}, "tiny": {}}}, "an arm has no objective"),
+        ({"arms": {"large": {"objective": "pop"}, "tiny": {"objective": "ppo"}}}, "unknown objective 'pop'"),
+        ({"acts": (("large", "clip/fractions"),)}, "unknown metric 'clip/fractions'; did you mean 'clip/fraction'"),
+        ({"curves": ("exact/entropi",)}, "unknown metric 'exact/entropi'; did you mean 'exact/entropy'"),
+        ({"null": Null({"env": "NullBandi-v1"}, RETURN)}, "did you mean 'NullBandit-v1'"),
+        ({"null": Null({}, difference(final("exact/return"), of="large", minus="none"))}, "the estimand reads"),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_rejected_at_construction(changes: dict[str, Any], message: str) -> None:
@@ -242,8 +278,13 @@ def test_a_claim_that_cannot_be_judged_is_rejected_at_construction(changes: dict
 
 
 def test_an_exact_claim_needs_a_sabotaged_measurement() -> None:
+    exact: dict[str, Any] = SHARED | {"id": "test/exact", "measure": lambda: 0.0, "tolerance": 1.0}
     with pytest.raises(ConfigError, match="its falsifier has no measure"):
-        ExactClaim(**SHARED, id="test/exact", measure=lambda: 0.0, tolerance=1.0, falsifier=Falsifier("none"))
+        ExactClaim(**exact, falsifier=Falsifier("none"))
+    off = Falsifier("off by two", measure=lambda: 2.0)
+    for name, value in (("tolerance", math.nan), ("tolerance", "1"), ("measure", 0.0), ("tier", "slow")):
+        with pytest.raises(ConfigError, match=f"claim test/exact: {name} is {value!r}; expected"):
+            ExactClaim(**exact | {name: value}, falsifier=off)
 
 
 def test_an_exact_claim_with_a_missing_number_is_refuted() -> None:
@@ -326,16 +367,56 @@ def test_by_objective_keeps_the_order_of_appearance() -> None:
     assert list(by_objective(table)) == ["z", "a"]
 
 
-def test_a_claim_file_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+EXACT = {
+    "id": "'paper/none'",
+    "paper": "'P'",
+    "title": "'t'",
+    "source": "'s'",
+    "statement": "'s'",
+    "scope": "'s'",
+    "unit": "'u'",
+    "recorded": "'reproduced'",
+    "falsifier": "Falsifier('f', measure=lambda: 2.0)",
+    "measure": "lambda: 0.0",
+    "tolerance": "1.0",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"falsifier": None}, "falsifier"),
+        ({"source": None}, "source"),
+        ({"unit": None}, "unit"),
+        ({"falsifier": "None"}, "claim paper/none: falsifier is None"),
+        ({"source": "None"}, "claim paper/none: source is empty"),
+        ({"unit": "''"}, "claim paper/none: unit is empty"),
+        ({"recorded": "'maybe'"}, "claim paper/none: recorded is 'maybe'"),
+        ({"tolerance": "make_spec('Nope').states"}, "unknown environment 'Nope'"),
+    ],
+)
+def test_a_claim_file_that_cannot_be_loaded_is_named(
+    changes: dict[str, str | None], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A value of None leaves the field out.
+    written = ", ".join(f"{name}={value}" for name, value in (EXACT | changes).items() if value is not None)
     (tmp_path / "shelf").mkdir()
     (tmp_path / "shelf" / "__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "shelf" / "paper.py").write_text(
-        "from analysis.claims import ExactClaim\nExactClaim(id='paper/none', paper='P', title='t', source='s')\n",
+        "from analysis.claims import ExactClaim\nfrom analysis.claims._claim import Falsifier\n"
+        f"from envs import make_spec\nExactClaim({written})\n",
         encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"shelf/paper\.py cannot be loaded: .*falsifier"):
+    monkeypatch.delitem(sys.modules, "shelf", raising=False)
+    with pytest.raises(ConfigError, match=rf"shelf/paper\.py cannot be loaded: .*{message}"):
         Registry("claim", package="shelf").names()
+    del sys.modules["shelf"]
+
+
+def test_a_claim_is_checked_without_making_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.catalogue.Environment.assemble", lambda *_, **__: pytest.fail("tables were made"))
+    small_claim(setting=QUICK | {"env": "ModularSum-v1(length=11,modulus=9)"})
 
 
 @pytest.mark.parametrize(
