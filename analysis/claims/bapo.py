@@ -58,7 +58,7 @@ register(
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="upper 1.4", minus="upper 1.2")),
         controls=(difference(AT_DIVERGENCE, of="upper 1.4", minus="upper 1.2"),),
         acts=(("upper 1.2", "clip/high_fraction"),),
-        seeds=288,
+        seeds=336,
         falsifier=Falsifier(
             "The upper bound is lowered to 1.05 instead of raised.",
             {"upper 1.4": {"objective": "ppo(clip_high=0.05)"}},
@@ -162,7 +162,7 @@ register(
             "At equal iterations the stale run also has the higher entropy, because it learns more slowly; matching "
             "the reward removes that and leaves the sign unchanged.",
         ),
-        seeds=176,
+        seeds=272,
         tier="full",
     )
 )
@@ -188,7 +188,7 @@ register(
         falsifier=Falsifier("The first arm makes two passes as well.", {"eight": GRPO | {"epochs": 2}}),
         recorded="inconclusive",
         notes=("The effect has the claimed sign, unlike that of old rollouts, and about the size of the threshold.",),
-        seeds=224,
+        seeds=272,
         tier="full",
     )
 )
@@ -290,7 +290,7 @@ register(
         curves=("advantage/positive_loss_fraction", "advantage/positive_token_fraction"),
         falsifier=Falsifier("Right responses are the longer ones.", {"longer": GRPO | {"env": LONGER_WHEN_RIGHT}}),
         recorded="reproduced",
-        seeds=160,
+        seeds=192,
         tier="full",
     )
 )
@@ -490,7 +490,7 @@ for where, setting, recorded, note in (
                 "more negative tokens through than PPO's 0.8: the very thing that statement B4 says hurts.",
             ),
             tier="full",
-            seeds=320 if long else 432,
+            seeds=480,
         )
     )
 register(

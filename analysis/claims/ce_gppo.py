@@ -71,7 +71,7 @@ register(
             {"without β₁": {"objective": NO_BETA2}},
         ),
         recorded="reproduced",
-        seeds=64,
+        seeds=96,
     )
 )
 register(
@@ -92,7 +92,7 @@ register(
         null=Null(NULL_REWARD, difference(final("exact/entropy"), of="with β₂", minus="without β₂")),
         controls=(difference(AT_DIVERGENCE, of="with β₂", minus="without β₂"),),
         acts=(("with β₂", "band/outside_fraction"),),
-        seeds=432,
+        seeds=544,
         falsifier=Falsifier(
             "The coefficient is moved to the other bound: the second arm lacks β₁ instead of β₂.",
             {"without β₂": {"objective": NO_BETA1}},
@@ -134,7 +134,7 @@ register(
             {name: _betas(above, below) for name, (below, above) in SETTINGS.items()},
         ),
         recorded="reproduced",
-        seeds=288,
+        seeds=448,
         tier="full",
     )
 )
@@ -281,7 +281,7 @@ for name, measure, title, statement, recorded, planted, seeds in (
         "bounds.",
         "refuted",
         -0.002,
-        80,
+        96,
     ),
 ):
     register(
@@ -492,7 +492,7 @@ register(
             "PPO's entropy, drawn beside it, rises about as much: it is the peaked start and not the raised clip. The "
             "neutral drift of theory T12 predicts the sign in both cases. The later rebound is not judged.",
         ),
-        seeds=240,
+        seeds=272,
         tier="full",
     )
 )
@@ -523,7 +523,7 @@ register(
             "At one learning rate of 16 for both CE-GPPO is ahead by 0.13; a larger learning rate of its own gives "
             "DAPO all of it back.",
         ),
-        seeds=240,
+        seeds=304,
         tier="full",
     )
 )

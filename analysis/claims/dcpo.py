@@ -373,7 +373,7 @@ register(
             "updates that lower it. Which wins depends on the step: at this learning rate DCPO is below both, at 64 "
             "above both, and from a peaked start above both as well.",
         ),
-        seeds=384,
+        seeds=512,
         tier="full",
     )
 )
@@ -405,6 +405,6 @@ register(
             "DCPO moves further per rollout at the same learning rate, and a larger step is rougher; divided by the "
             "root of the divergence per rollout its curve is still the rougher one.",
         ),
-        seeds=80,
+        seeds=112,
     )
 )

@@ -376,7 +376,7 @@ for name, measure, title, what, scope, unit, planted, recorded, moving in (
             acts=ACTS,
             curves=("exact/token_entropy", "exact/kl_step"),
             falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED} | moving}),
-            seeds=96,
+            seeds=176,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "ERC also takes smaller steps, and a smaller step is smoother by itself: the variants at the same "
@@ -432,7 +432,7 @@ register(
         curves=("exact/token_entropy", "exact/kl_step"),
         falsifier=Falsifier(NO_BAND_GPPO.description, {"erc": {**NO_BAND_GPPO.arms["erc"], **SAME_MOVEMENT_GPPO}}),
         recorded="inconclusive",
-        seeds=128,
+        seeds=160,
         tier="full",
     )
 )

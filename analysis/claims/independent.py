@@ -100,7 +100,7 @@ register(
             "The opposite happens: a ratio that grew large under one lucky reward is what locks the policy in here, "
             "and a cap on its weight is a smaller step.",
         ),
-        seeds=48,
+        seeds=80,
     )
 )
 
@@ -134,7 +134,7 @@ register(
             "Two master seeds refute it; under a third, one seed in 96 never reaches the return at which entropies are "
             "compared, which is more than may be missing.",
         ),
-        seeds=96,
+        seeds=160,
     )
 )
 register(
@@ -250,7 +250,7 @@ for name, env, size, recorded in (
                 "A bandit with a hundred arms of which one pays well, where theory has a straight line.",
                 {"grpo": {"objective": GRPO, "env": "RareArm-v1"}},
             ),
-            seeds=64,
+            seeds=80,
             recorded=recorded,  # type: ignore[arg-type]
             notes=(
                 "Theory (the one-good-arm curve) has the exponential for few actions and a straight line for many.",
