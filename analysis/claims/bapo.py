@@ -515,8 +515,8 @@ register(
         falsifier=Falsifier("The target is 0, which every share reaches.", {"bapo": _bapo(target=0.0)}),
         recorded="inconclusive",
         notes=(
-            "The effect is two to three times the threshold, but so few standard errors above it that one of two "
-            "master seeds leaves it open.",
+            "The effect is two to three times the threshold, but so few standard errors above it that two of three "
+            "master seeds leave it open.",
         ),
         tier="full",
         seeds=704,
