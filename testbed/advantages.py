@@ -35,7 +35,8 @@ def advantage_names() -> list[str]:
 
 def zero_variance(rewards: Tensor) -> Tensor:
     """True for groups whose rewards are all equal, `(..., P)`; compared exactly, not through a rounded variance."""
-    return (rewards == rewards[..., :1]).all(-1)
+    least, greatest = torch.aminmax(rewards, dim=-1)
+    return least == greatest
 
 
 @advantages.register("group_standardised")
