@@ -123,8 +123,8 @@ class Policy(ABC):
     """Tensors `(R, …)`; an optimiser changes them in place."""
     samples_exactly: bool = True
     """Whether `sample` finds the log-probabilities of `evaluate` bit for bit, or only up to rounding."""
-    has_fused_gradient: bool = False
-    """Whether `fused_gradient` exists."""
+    has_fused_path: bool = False
+    """Whether `fused_sample` and `fused_gradient` exist."""
     router_shape: tuple[int, int] | None = None
     """(L, E): layers and experts per layer of a policy that routes; `None` for one that does not."""
 
@@ -174,21 +174,30 @@ class Policy(ABC):
     def snapshot(self) -> Self:
         """A copy whose parameters no longer change with this one's."""
 
+    def fused_sample(
+        self, initial_states: Tensor, step: Step, uniforms: Tensor, *, entropies: bool
+    ) -> tuple[Tensor | None, ...]:
+        """`sample` in one expression without memory, which a compiler can fuse; the fields of `Samples` in order.
+
+        Only where `has_fused_path`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fused path")
+
     def places(self, samples: Samples) -> tuple[Tensor, ...]:
         """What `fused_gradient` has to know of the samples."""
-        raise NotImplementedError(f"{type(self).__name__} has no fused gradient")
+        raise NotImplementedError(f"{type(self).__name__} has no fused path")
 
     def fused_gradient(self, places: tuple[Tensor, ...], weigh: Weigh, *, entropies: bool) -> Sequence[Tensor]:
         """`evaluate` and `gradient` in one expression without memory, which a compiler can fuse.
 
-        Only where `has_fused_gradient`.
+        Only where `has_fused_path`.
 
         Args:
             places: of the samples.
             weigh: maps log-probabilities and entropies, `(R, B·T)` each, to the weights that `gradient` takes.
             entropies: whether it wants the second.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no fused gradient")
+        raise NotImplementedError(f"{type(self).__name__} has no fused path")
 
     def recompute(self, samples: Samples, *, entropies: bool) -> Samples:
         """The same responses with this policy's log-probabilities and entropies in place of the sampler's."""

@@ -25,7 +25,7 @@ class StatePolicy(Policy):
     so a training loop needs automatic differentiation only for its objective.
     """
 
-    has_fused_gradient = True
+    has_fused_path = True
     _memory: _Memory | None = None
 
     @abstractmethod
@@ -56,7 +56,6 @@ class StatePolicy(Policy):
     ) -> Samples:
         """Inverse-distribution-function sampling, all replicas and sequences at once."""
         replicas, _, vocabulary = self.shape
-        horizon = uniforms.shape[-1]
         memory = self._current()
         if distortion is EXACT:
             log_policy, policy = memory.log_policy, memory.policy
@@ -65,36 +64,23 @@ class StatePolicy(Policy):
             policy = log_policy.exp()
         cumulative = memory.cumulative.copy_(policy).cumsum_(-1).view(replicas, -1)
         start = memory.start(initial_states)
-        here, alive = start.states, start.alive
-        final_states = final_tokens = here
-        states: list[Tensor] = []
-        tokens: list[Tensor] = []
-        mask: list[Tensor] = []
-        written = 0
-        if prefix is not None:
+        if prefix is None:
+            written = 0
+            responses = _Responses(start.states, start.alive, [], [], [], None)
+        else:
             written = prefix.tokens.shape[-1]
-            states.extend(prefix.states.unbind(-1))
-            tokens.extend(prefix.tokens.unbind(-1))
-            mask.extend(prefix.mask.unbind(-1))
-            final_states, final_tokens = prefix.final_states, prefix.final_tokens
-            current = step(final_states, final_tokens)
-            alive, here = current >= 0, current.clamp(min=0)
-        for position in range(written, horizon):
-            if position == 0:  # nobody has finished yet
-                drawn = _search(cumulative, start.rows, uniforms[..., 0], vocabulary)
-                final_states, final_tokens = here, drawn
-            else:
-                drawn = _search(cumulative, here * vocabulary, uniforms[..., position], vocabulary)
-                here, drawn = here * alive, drawn * alive
-                final_states = torch.where(alive, here, final_states)
-                final_tokens = torch.where(alive, drawn, final_tokens)
-            states.append(here)
-            tokens.append(drawn)
-            mask.append(alive)
-            if position + 1 < horizon:
-                current = step(here, drawn)
-                alive = alive & (current >= 0)
-                here = current.clamp(min=0)
+            current = step(prefix.final_states, prefix.final_tokens)
+            responses = _Responses(
+                current.clamp(min=0),
+                current >= 0,
+                [*prefix.states.unbind(-1)],
+                [*prefix.tokens.unbind(-1)],
+                [*prefix.mask.unbind(-1)],
+                (prefix.final_states, prefix.final_tokens),
+            )
+        rows = start.rows if prefix is None else responses.here * vocabulary
+        responses.write(cumulative, rows, step, uniforms[..., written:], vocabulary)
+        states, tokens, mask = responses.states, responses.tokens, responses.mask
         all_states, all_tokens = _columns(states), _columns(tokens)
         # One tensor throughout a run of single tokens: what depends on the mask alone need not be found out again.
         all_mask = start.column if len(mask) == 1 and mask[0] is start.alive else _columns(mask)
@@ -108,7 +94,8 @@ class StatePolicy(Policy):
             log_probs[..., :written] = prefix.log_probs
             if chosen is not None and prefix.entropies is not None:
                 chosen[..., :written] = prefix.entropies
-        samples = Samples(all_states, all_tokens, all_mask, log_probs, chosen, final_states, final_tokens)
+        assert responses.finals is not None
+        samples = Samples(all_states, all_tokens, all_mask, log_probs, chosen, *responses.finals)
         memory.locate(samples, index)
         memory.drawn = samples if distortion is EXACT and prefix is None else None
         return samples
@@ -137,6 +124,23 @@ class StatePolicy(Policy):
             )
             gradient -= per_state * memory.policy * (memory.log_policy + memory.entropy().unsqueeze(-1))
         return self.chain(gradient)
+
+    def fused_sample(
+        self, initial_states: Tensor, step: Step, uniforms: Tensor, *, entropies: bool
+    ) -> tuple[Tensor | None, ...]:
+        """The same softmax, search and gathers, without buffers."""
+        replicas, _, vocabulary = self.shape
+        log_policy = torch.log_softmax(self.table(), -1)
+        policy = log_policy.exp()
+        here = initial_states.expand(replicas, -1)
+        responses = _Responses(here, torch.ones_like(here, dtype=torch.bool), [], [], [], None)
+        cumulative = policy.double().cumsum(-1).view(replicas, -1)
+        responses.write(cumulative, here * vocabulary, step, uniforms, vocabulary)
+        assert responses.finals is not None
+        states, tokens, mask = map(_columns, (responses.states, responses.tokens, responses.mask))
+        log_probs = _take(log_policy.flatten(-2), tokens + states * vocabulary)
+        entropy = _take(_entropy(log_policy, policy), states) if entropies else None
+        return states, tokens, mask, log_probs, entropy, *responses.finals
 
     def places(self, samples: Samples) -> tuple[Tensor, ...]:
         """Positions in a flattened table, and states; int64 `(R, B·T)` each."""
@@ -172,6 +176,50 @@ class StatePolicy(Policy):
         if self._memory is None:
             self._memory = _Memory(self.shape, self.parameters[0])
         return self._memory
+
+
+class _Responses:
+    """Responses that are being written.
+
+    Args:
+        here: int64 `(R, B)`, the states that the next tokens are drawn in.
+        alive: bool `(R, B)`, which responses go on.
+        states: so far, one `(R, B)` a position; likewise `tokens` and `mask`.
+        finals: state and token that every response would end with now; `None` before the first token, when all go on.
+    """
+
+    def __init__(
+        self,
+        here: Tensor,
+        alive: Tensor,
+        states: list[Tensor],
+        tokens: list[Tensor],
+        mask: list[Tensor],
+        finals: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        self.here, self.alive = here, alive
+        self.states, self.tokens, self.mask = states, tokens, mask
+        self.finals = finals
+
+    def write(self, cumulative: Tensor, rows: Tensor, step: Step, uniforms: Tensor, vocabulary: int) -> None:
+        """Draw one token for each column of `uniforms`; `rows` is where those of the first begin in `cumulative`."""
+        here, alive = self.here, self.alive
+        for position, numbers in enumerate(uniforms.unbind(-1), start=1):
+            drawn = _search(cumulative, rows, numbers, vocabulary)
+            if self.finals is None:
+                self.finals = here, drawn
+            else:
+                here, drawn = here * alive, drawn * alive
+                state, token = self.finals
+                self.finals = torch.where(alive, here, state), torch.where(alive, drawn, token)
+            self.states.append(here)
+            self.tokens.append(drawn)
+            self.mask.append(alive)
+            if position < uniforms.shape[-1]:
+                current = step(here, drawn)
+                alive = alive & (current >= 0)
+                here = current.clamp(min=0)
+                rows = here * vocabulary
 
 
 class _Memory:

@@ -100,9 +100,7 @@ register(
             {"mean": {"objective": "grpo(reduction=token_mean)", "learning_rate": 32.0}},
         ),
         recorded="reproduced",
-        notes=(
-            "The two rates differ because a sum is several times a mean; the comparison is at equal reward.",
-        ),
+        notes=("The two rates differ because a sum is several times a mean; the comparison is at equal reward.",),
     )
 )
 

@@ -18,7 +18,8 @@ from testbed.advantages import zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
-from testbed.simulation.gradients import CompiledUpdates, LossGradient, Update
+from testbed.simulation.compiled import CompiledLoop
+from testbed.simulation.gradients import LossGradient, Update
 from testbed.simulation.measurement import ExactMeasurement
 from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
 from testbed.simulation.settings import Settings
@@ -52,7 +53,7 @@ class Training:
         master_seed: changes all of them.
         sampled_metrics: whether recorded steps also measure the sampled batches of their updates, which costs about
             as much as the updates.
-        compile: whether the updates of a rollout are one compiled program.
+        compile: whether rollouts and updates are compiled programs.
 
     Raises:
         ConfigError: `compile` with a policy or an objective that cannot be.
@@ -88,9 +89,7 @@ class Training:
         self._loss_gradient = LossGradient(objective)
         self._compiled = None
         if compile:
-            self._compiled = CompiledUpdates(
-                objective, policy, self._optimiser, settings.epochs, settings.max_grad_norm
-            )
+            self._compiled = CompiledLoop(objective, policy, self._optimiser, settings.epochs, settings.max_grad_norm)
         self._needs_entropies = "entropies" in objective.needs
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
         self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
@@ -172,6 +171,9 @@ class Training:
                 writers[0], self._initial_states, self.spec.step, uniforms, normals, entropies=entropies
             )
             return writers[0].recompute(drawn, entropies=entropies), drawn.log_probs
+        if self._compiled is not None and len(writers) == 1:
+            step = self.spec.step
+            return self._compiled.sample(writers[0], self._initial_states, step, uniforms, entropies=entropies), None
         samples = None
         for number, writer in enumerate(writers, start=1):
             width = self.spec.horizon if self.settings.partial is None else number * self.settings.partial
@@ -187,7 +189,7 @@ class Training:
     def _updates(self, parts: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
         """Make the updates that a rollout serves; yields what each of them saw, if recorded."""
         if self._compiled is not None:
-            yield from self._compiled(parts, record=record)
+            yield from self._compiled.update(parts, record=record)
             return
         limit = self.settings.max_grad_norm
         for samples, batch in [*parts] * self.settings.epochs:

@@ -1,9 +1,8 @@
-"""The compiled updates against the path it replaces, and devices."""
+"""The compiled programs against the path they replace, and devices."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,8 @@ from envs import make_spec
 from models import make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective, objective_names
-from testbed.simulation import Sweep, run_sweep, simulate
-from testbed.simulation.gradients import OLDEST_COMPILER, CompiledUpdates, _updates
+from testbed.simulation import Sweep, compiled, run_sweep, simulate
+from testbed.simulation.compiled import OLDEST_COMPILER
 
 CLOSED = [name for name in objective_names() if make_objective(name).has_closed_form]
 ENV = "VariableLength-v1"
@@ -32,21 +31,21 @@ def assert_equal(actual: pd.DataFrame, expected: pd.DataFrame, rtol: float, atol
 
 
 class Calls:
-    """Stands in for the compiler: the same function, uncompiled, and how often it was called."""
+    """Stands in for the compiler: the same functions, uncompiled, and how often each was called."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counts = dict.fromkeys(("_sampler", "_updater"), 0)
+        for name, function in (("_sampler", compiled._sample), ("_updater", compiled._updates)):
+            monkeypatch.setattr(compiled, name, lambda name=name, function=function: self._counted(name, function))
 
-    def __call__(self, *arguments: Any) -> Any:
-        self.count += 1
-        return _updates(*arguments)
+    def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        self.counts[name] += 1
+        return function
 
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    calls = Calls()
-    monkeypatch.setattr(sys.modules[CompiledUpdates.__module__], "_program", lambda: calls)
-    return calls
+    return Calls(monkeypatch)
 
 
 @pytest.mark.parametrize("model", ["tabular", "low_rank"])
@@ -58,7 +57,7 @@ def test_fused_path_equals_reference_path(name: str, model: str, uncompiled: Cal
         return simulate(objective, ENV, model, **SETTINGS, dtype=torch.float64, compile=compile).table
 
     assert_equal(run(True), run(False), rtol=1e-12, atol=1e-12)
-    assert uncompiled.count == SETTINGS["steps"], "the fused path was not taken"
+    assert uncompiled.counts == {"_sampler": SETTINGS["steps"], "_updater": SETTINGS["steps"]}
 
 
 @pytest.mark.parametrize(
@@ -116,8 +115,8 @@ def test_compiled_program_equals_reference_path(name: str) -> None:
         return simulate(name, ENV, **SETTINGS, dtype=torch.float64, compile=compile).table
 
     assert_equal(run(True), run(False), rtol=1e-12, atol=1e-12)
-    # One program for all updates: it was compiled, and it was compiled once.
-    assert dynamo.counters["stats"]["unique_graphs"] == 1
+    # One program for all rollouts and one for all updates: they were compiled, and they were compiled once.
+    assert dynamo.counters["stats"]["unique_graphs"] == 2
 
     # Another program makes the updates that are not recorded, with the same numbers.
     every, last = (
@@ -129,7 +128,7 @@ def test_compiled_program_equals_reference_path(name: str) -> None:
 @pytest.mark.parametrize(
     ("objective", "model", "message"),
     [
-        ("dapo", "transformer", "TransformerPolicy has no fused gradient; choose another model"),
+        ("dapo", "transformer", "TransformerPolicy has no fused path; choose another model"),
         ("gspo", "tabular", "gspo states no closed form of its gradient; switch compile off"),
         ("erc(base=gspo)", "tabular", r"erc\(base=gspo\) states no closed form"),
     ],
