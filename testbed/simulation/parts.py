@@ -51,7 +51,7 @@ class Setup:
         settings: the loop, without what varies from replica to replica.
         sampled_metrics: whether the metrics of the sampled batches are recorded beside the exact ones.
         device: where the policy is.
-        compile: whether the updates of a rollout are one compiled program.
+        compile: whether a rollout and its updates are compiled programs.
     """
 
     objective: str | Objective

@@ -95,8 +95,8 @@ def simulate(
         dtype: floating-point type of the policy and the objective; exact metrics are float64 always.
         device: where policies are trained, such as `cuda`. Random numbers are drawn on the processor, so every device
             sees the same; results differ by the rounding of its sums, which accelerators do not even repeat.
-        compile: whether the updates of a rollout are one program that `torch.compile` makes, which takes seconds and a
-            C++ compiler; for tabular policies and objectives with a closed form. It changes rounding as well.
+        compile: whether a rollout and all its updates are two programs that `torch.compile` makes, which takes seconds
+            and a C++ compiler; for tabular policies and objectives with a closed form. It changes rounding as well.
 
     Returns:
         A `Run`; `run.table` has one row per objective, replica and recorded step. Row 0 is the initial policy, where

@@ -128,7 +128,7 @@ class Sweep:
     device: str = "cpu"
     """Where policies are trained, such as `cuda`; random numbers are the same everywhere, rounding is not."""
     compile: bool = False
-    """Whether the updates of a rollout are one compiled program, see `simulate`."""
+    """Whether a rollout and its updates are compiled programs, see `simulate`."""
 
     def __post_init__(self) -> None:
         axes = tuple(parse_axis(item) if isinstance(item, str) else item for item in self.vary)
