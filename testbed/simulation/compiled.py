@@ -23,6 +23,8 @@ __all__ = ["OLDEST_COMPILER", "CompiledLoop"]
 
 _UNROLLED = 8
 """Updates in one compiled program at most."""
+_PROGRAMS = 256
+"""Programs of a kind in one process at most."""
 OLDEST_COMPILER = "2.13"
 """The oldest PyTorch whose compiler is known to trace a batch with another current policy; 2.11 does not."""
 _Part = tuple[tuple[Tensor, ...], TokenBatch, Tensor]
@@ -104,17 +106,21 @@ class CompiledLoop:
                 yield Update(batch.with_current(log_probs, entropies), norm)
 
 
-# Shapes are fixed within a run; programs for any shape would be slower.
-
-
 @cache
 def _sampler() -> Callable[..., Any]:
-    return torch.compile(_sample, fullgraph=True, dynamic=False)
+    return _compiled(_sample)
 
 
 @cache
 def _updater() -> Callable[..., Any]:
-    return torch.compile(_updates, fullgraph=True, dynamic=False)
+    return _compiled(_updates)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Shapes are fixed within a run; a program for any shape would be slower. So there are as many as a sweep has shapes.
+    settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "recompile_limit": _PROGRAMS}
+    program: Callable[..., Any] = torch.compile(function, **settings)
+    return program
 
 
 def _sample(

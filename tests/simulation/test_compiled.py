@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -123,6 +124,23 @@ def test_compiled_program_equals_reference_path(name: str) -> None:
         simulate(name, ENV, **SETTINGS, compile=True, metrics_every=n).table.groupby("replica").last() for n in (1, 4)
     )
     assert every["exact/entropy"].equals(last["exact/entropy"])
+
+
+@pytest.mark.slow
+def test_a_process_may_need_many_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiler gives up after eight of a function unless it is told; its first half is enough to see that.
+    compile = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compile)
+    torch.compiler.reset()
+    for program in (compiled._sampler, compiled._updater):
+        program.cache_clear()
+    try:
+        for seeds in range(2, 12):
+            simulate("dapo", "NullBandit-v1(arms=3,contexts=1)", seeds=seeds, steps=2, epochs=2, compile=True)
+    finally:
+        for program in (compiled._sampler, compiled._updater):
+            program.cache_clear()
+        torch.compiler.reset()
 
 
 @pytest.mark.parametrize(
