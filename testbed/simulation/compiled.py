@@ -117,7 +117,7 @@ def _updater() -> Callable[..., Any]:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # A program for any shape would be slower, and within a run shapes are fixed. A sweep needs as many as it has shapes.
+    # A program for any shape would be slower, and shapes are fixed within a run: there is one for each.
     settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "recompile_limit": _PROGRAMS}
     program: Callable[..., Any] = torch.compile(function, **settings)
     return program
