@@ -89,7 +89,7 @@ def processes() -> str:
         env="NullBandit-v1(arms=100,contexts=8)",
         vary=["clip_low=0.1:0.4:8"],
         seeds=40,
-        steps=50,
+        steps=300,
         epochs=8,
         group_size=64,
         chunk=40,
