@@ -248,7 +248,9 @@ def _random_batches(seed: int) -> Iterator[TokenBatch]:
     for spread in (0.8, 1e-3, 0.0):
         order = torch.randperm(shape[0], generator=generator)
         old = -0.05 - 4 * torch.rand(shape, generator=generator, dtype=torch.float64)
-        new = (old + spread * (normal(*shape) + 0.5 * normal(shape[0], 1))).clamp(max=-0.01)
+        new = old + spread * (normal(*shape) + 0.5 * normal(shape[0], 1))
+        # Probabilities below 1, and no two alike: a choice by rank has no right answer among equals.
+        new = new.where(new < -0.01, 0.01 * old)
         entropies = 0.1 + 2 * torch.rand(shape, generator=generator, dtype=torch.float64)
         yield _batch(
             (new - old).exp(),
