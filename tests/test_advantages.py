@@ -189,3 +189,10 @@ def test_smooth_standardisation_keeps_its_state_clean(value: float) -> None:
     with pytest.raises(BatchError, match="rewards holds NaN or infinity"):
         estimator(torch.tensor([[1.0, value]]))
     assert all(torch.equal(before[name], after) for name, after in estimator.state_dict().items())
+
+
+def test_equal_rewards_are_recognised_exactly():
+    least = torch.tensor(0.1)
+    above = least.nextafter(torch.tensor(1.0))
+    groups = torch.stack([torch.stack([least, least, last]) for last in (least, above, torch.tensor(torch.nan))])
+    assert zero_variance(groups).tolist() == [True, False, False]

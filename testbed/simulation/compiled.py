@@ -22,7 +22,7 @@ from testbed.simulation.optimisers import Optimiser, clip_by_norm, gradient_norm
 __all__ = ["OLDEST_COMPILER", "CompiledLoop"]
 
 _UNROLLED = 8
-"""Updates in one compiled program at most."""
+"""Updates in one compiled program at most; one epoch is never divided."""
 _PROGRAMS = 256
 """Programs of a kind in one process at most."""
 OLDEST_COMPILER = "2.13"
@@ -90,12 +90,13 @@ class CompiledLoop:
             parts: mini-batches of the same rollout; the current policies of their batches are not read.
             record: whether to yield what each update saw.
         """
-        # The compiler unrolls what a program repeats: one of many updates would take long to make.
         prepared = [
             (self._policy.places(samples), batch.prepared(), self._loss_gradient.weights_of_reduction(batch))
             for samples, batch in parts
         ]
-        at_once = max(n for n in range(1, self._epochs + 1) if self._epochs % n == 0 and n * len(parts) <= _UNROLLED)
+        # The compiler unrolls what a program repeats: one of many updates would take long to make.
+        most = max(1, _UNROLLED // len(parts))
+        at_once = max(n for n in range(1, min(most, self._epochs) + 1) if self._epochs % n == 0)
         for _ in range(self._epochs // at_once):
             with torch.no_grad():
                 found = _updater()(

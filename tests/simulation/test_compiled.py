@@ -63,8 +63,16 @@ def test_fused_path_equals_reference_path(name: str, model: str, uncompiled: Cal
 
 @pytest.mark.parametrize(
     "settings",
-    [{"minibatches": 2}, {"optimizer": "adam"}, {"max_grad_norm": 0.1}, {"staleness": 2}, {"mismatch": 0.1}],
-    ids=lambda settings: next(iter(settings)),
+    [
+        {"minibatches": 2},
+        {"minibatches": 12, "group_size": 12},  # more than one program unrolls
+        {"optimizer": "adam"},
+        {"max_grad_norm": 0.1},
+        {"staleness": 2},
+        {"partial": 1},
+        {"mismatch": 0.1},
+    ],
+    ids=str,
 )
 def test_fused_path_serves_every_setting(settings: dict[str, Any], uncompiled: Calls) -> None:
     def run(compile: bool, metrics_every: int = 1) -> pd.DataFrame:
