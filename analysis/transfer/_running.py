@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +179,7 @@ def run_transfer(
         "seconds": time.perf_counter() - started,
         "command": command,
         "device": _device(scale),
-        "versions": _versions(),
+        "versions": environment_facts("transformers", "trl", "accelerate"),
         "scale": asdict(scale),
         "runs": len(runs),
         "starts": {
@@ -291,11 +290,6 @@ def _device(scale: Scale) -> str:
     import torch
 
     return torch.cuda.get_device_name() if scale.device == "cuda" else "cpu"
-
-
-def _versions() -> dict[str, str]:
-    packages: Iterable[str] = ("transformers", "trl", "accelerate")
-    return environment_facts() | {package: metadata.version(package) for package in packages}
 
 
 def _silent(line: str) -> None:

@@ -89,9 +89,9 @@ def claim_folder(path: str | Path) -> Path:
 
 
 @cache
-def environment_facts() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    packages = ("policy-objective-testbed", "torch", "numpy", "scipy", "gymnasium", "pandas")
+def environment_facts(*also: str) -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers, and of those named; some may not be installed."""
+    packages = ("policy-objective-testbed", "torch", "numpy", "scipy", "gymnasium", "pandas", *also)
     facts = {"python": platform.python_version(), "machine": platform.machine()}
     for package in packages:
         try:
