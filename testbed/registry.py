@@ -5,13 +5,13 @@ A registered item is a file of a package. Nothing else has to be edited when one
 
 from __future__ import annotations
 
-import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from testbed.errors import ConfigError, TestbedError, UnknownNameError
+from testbed.reading import parse_literal
 
 __all__ = ["Registry", "format_call", "parse_call"]
 
@@ -104,7 +104,7 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
             raise ConfigError(f"cannot read {part.strip()!r} in {text!r}; expected key=value, such as clip_low=0.2")
         if key.strip() in arguments:
             raise ConfigError(f"{text!r} gives {key.strip()} twice; expected each key once")
-        arguments[key.strip()] = _literal(value.strip())
+        arguments[key.strip()] = parse_literal(value.strip())
     return name.strip(), arguments
 
 
@@ -133,10 +133,3 @@ def _split_top_level(text: str) -> list[str]:
             start = index + 1
     parts.append(text[start:])
     return [part for part in parts if part.strip()]
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
