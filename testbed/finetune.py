@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import math
 import shutil
 import time
-import types
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from testbed.configuration import build_settings, check_keys, parse_yaml, read_settings, read_yaml
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective
@@ -175,7 +173,7 @@ class FinetuneSettings:
             with contextlib.suppress(ImportError):
                 from trl import GRPOConfig
 
-                _check_keys(GRPOConfig, self.trainer, "trainer")
+                check_keys(GRPOConfig, self.trainer, "trainer")
             raise ConfigError(
                 f"trainer lacks max_steps, the number of optimiser steps; it has {', '.join(self.trainer) or 'no key'}"
             )
@@ -234,21 +232,16 @@ def load_settings(source: str | Path) -> FinetuneSettings:
     """
     name = str(source)
     if name in configuration_names():
-        text = next(path for path in _ready() if path.name == f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
+        content = parse_yaml(next(path for path in _ready() if path.name == f"{name}.yaml").read_bytes(), name)
+    elif _exists(name):
+        content = read_yaml(source)
     elif "/" in name or name.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"there is no file {name!r}; expected a YAML file or one of {', '.join(configuration_names())}"
         )
     else:
         raise UnknownNameError("configuration", name, configuration_names())
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        first = str(error).replace("\n", " ")
-        raise ConfigError(f"{name} is not YAML: {first}") from error
-    return _read(FinetuneSettings, content, name)
+    return read_settings(FinetuneSettings, content, name)
 
 
 def run_finetune(
@@ -439,7 +432,7 @@ class _Run:
         if self.settings.lora is not None:
             from peft import LoraConfig
 
-            peft = _checked_call(LoraConfig, self.settings.lora, "lora")
+            peft = build_settings(LoraConfig, self.settings.lora, "lora")
         trainer = ObjectiveTrainer(
             self.settings.objective,
             model=self.model,
@@ -555,7 +548,7 @@ def _trainer_arguments(settings: FinetuneSettings, folder: Path) -> Any:
     from testbed.engines.trl import check_settings
 
     with _without_chatter():
-        arguments = _checked_call(GRPOConfig, _trainer_settings(settings, folder / CHECKPOINT_FOLDER), "trainer")
+        arguments = build_settings(GRPOConfig, _trainer_settings(settings, folder / CHECKPOINT_FOLDER), "trainer")
     check_settings(make_objective(settings.objective), arguments)
     return arguments
 
@@ -639,7 +632,7 @@ def _described(settings: FinetuneSettings) -> dict[str, Any]:
 
 def _saved(path: Path) -> FinetuneSettings:
     """The settings of a run; what an older version did not know of has its default."""
-    return _read(FinetuneSettings, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return read_settings(FinetuneSettings, read_yaml(path), str(path))
 
 
 _BEFORE_TRAINING = ("model", "tokenizer", "dtype", "train", "test", "warm_start", "evaluation", "seed", "device")
@@ -663,76 +656,12 @@ def _take_over(start: Path, folder: Path, settings: FinetuneSettings) -> None:
         shutil.copy(start / name, folder / name)
 
 
-Settings = TypeVar("Settings")
-
-
-def _read(kind: type[Settings], content: Any, where: str) -> Settings:
-    """A settings dataclass from a mapping; keys are checked, nested settings read in turn."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{where} is {content!r}; expected a mapping with the keys of {kind.__name__}")
-    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in content:
-        if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-            raise ConfigError(f"{where} has the unknown key {key!r}{hint} Known: {', '.join(fields)}")
-    missing = [
-        name
-        for name, item in fields.items()
-        if name not in content and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    hints = typing.get_type_hints(kind)
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()}
-    return kind(**values)
-
-
-def _value(expected: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if dataclasses.is_dataclass(option):
-            return _read(typing.cast(Any, option), value, where)
-    accepted = tuple(typing.get_origin(option) or option for option in options)
-    if float in accepted:
-        accepted = (*accepted, int)
-        if isinstance(value, str):
-            # YAML reads 1e-3, without a point, as text.
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-        names = " or ".join(kind.__name__ for kind in accepted if kind is not type(None))
-        raise ConfigError(f"{where} is {value!r}; expected {names}")
-    return value
-
-
-def _check_keys(kind: Any, settings: Mapping[str, Any], where: str) -> None:
-    """Refuse what another library's configuration does not know."""
-    fields = [item.name for item in dataclasses.fields(kind)]
-    for key in settings:
-        if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"{where} has the unknown key {key!r}, which {kind.__name__} does not know{hint}")
-
-
-def _checked_call(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
-    """Build another library's configuration; what it does not know or refuses is one sentence."""
-    _check_keys(kind, settings, where)
-    numbers = {item.name for item in dataclasses.fields(kind) if item.type in ("float", float, "float | None")}
+def _exists(name: str) -> bool:
     try:
-        return kind(
-            **{
-                key: float(value) if key in numbers and isinstance(value, str) else value
-                for key, value in settings.items()
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        return Path(name).exists()
+    except OSError:
+        # Too long to be a name.
+        return False
 
 
 def _ready() -> list[Any]:

@@ -19,6 +19,7 @@ import yaml
 from analysis.report.finetune import write_finetune_report
 from models.causal_lm import load_causal_lm
 from testbed import finetune
+from testbed.configuration import build_settings
 from testbed.engines import trl as engine
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.finetune import (
@@ -70,7 +71,7 @@ def test_every_ready_configuration_can_be_read(name: str) -> None:
 def test_trl_accepts_every_ready_configuration(name: str, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl", reason="TRL is not installed")
     settings = load_settings(name)
-    arguments = finetune._checked_call(trl.GRPOConfig, finetune._trainer_settings(settings, tmp_path), "trainer")
+    arguments = build_settings(trl.GRPOConfig, finetune._trainer_settings(settings, tmp_path), "trainer")
     engine.check_settings(make_objective(settings.objective), arguments, None)
     assert (settings.dynamic_sampling == 1) or not settings.routing_replay
 
