@@ -1,7 +1,8 @@
 """The gates through which text from outside comes in, one per format: what cannot be read is one sentence.
 
 Parsers raise what they like: an encoding error, a recursion that is too deep, an attribute error over a date. A gate
-turns all of it into one kind of error that names the file, and returns plain data whose kinds the caller checks.
+turns all of it into one kind of error that names the file, and returns plain data whose kinds the caller checks. The
+gate for YAML is in `testbed.configuration`, with the reader of settings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from testbed.errors import ConfigError
 
-__all__ = ["parse_json", "parse_literal", "parse_whole", "parse_yaml", "read_json", "read_text", "read_yaml"]
+__all__ = ["parse_json", "parse_literal", "parse_whole", "read_json", "read_text"]
 
 _SHOWN = 200
 """More characters than this of what a parser says do not help in a message."""
@@ -37,40 +38,9 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"cannot read {str(path)!r}: {reason}; give the path of a text file") from error
 
 
-def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file; errors as `read_text` and `parse_yaml`."""
-    return parse_yaml(read_text(path), str(path))
-
-
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file; errors as `read_text` and `parse_json`."""
     return parse_json(read_text(path), str(path))
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """Plain data from YAML.
-
-    Args:
-        text: the YAML.
-        origin: where it is from, for the message.
-
-    Raises:
-        ConfigError: it cannot be read, whatever the parser stumbles over.
-
-    Example:
-        >>> parse_yaml("steps: 3", "a.yaml")
-        {'steps': 3}
-        >>> parse_yaml("steps: !!timestamp soon", "a.yaml")
-        Traceback (most recent call last):
-            ...
-        testbed.errors.ConfigError: a.yaml is no valid YAML: 'NoneType' object has no attribute 'groupdict'
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except Exception as error:
-        raise ConfigError(f"{origin} is no valid YAML: {_said(error)}") from error
 
 
 def parse_json(text: str, origin: str) -> Any:

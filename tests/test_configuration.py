@@ -59,6 +59,8 @@ def test_aliases_and_merged_mappings_are_followed() -> None:
         ("a: !!int", "'' cannot be read as int"),
         ("a: !!bool x", "'x' cannot be read as bool"),
         ("a: 0x_", "'0x_' cannot be read as int"),
+        ("a: !!int many", "'many' cannot be read as int"),
+        ("a: *b", "undefined alias 'b'"),
         ("a: " + "9" * 5000, "cannot be read as int"),
         ("a: " + "9" * 400, r"f: a is 9999\d*\.\.\.\d*; expected a whole number below 2\^64"),
         ("a: 0x" + "f" * 5000, r"a is a number of about 6021 digits; expected a whole number below 2\^64"),
