@@ -6,22 +6,27 @@ advantages of the same shape. All of them are constants for differentiation.
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from testbed.errors import BatchError
-from testbed.registry import Registry
+from testbed.errors import BatchError, ConfigError
+from testbed.registry import Registry, parse_call
 
 __all__ = [
     "SmoothStandardisation",
     "advantage_names",
     "advantages",
+    "check_group_size",
     "group_centred",
     "group_standardised",
     "leave_one_out",
+    "make_advantage_estimator",
     "zero_variance",
 ]
 
@@ -31,6 +36,57 @@ advantages: Registry[Callable[..., Any]] = Registry("advantage estimator")
 def advantage_names() -> list[str]:
     """Every registered estimator, sorted."""
     return advantages.names()
+
+
+def make_advantage_estimator(text: str) -> Callable[..., Tensor]:
+    """An estimator from `name` or `name(key=value,…)`; one with state is a fresh object.
+
+    Raises:
+        UnknownNameError: no such estimator.
+        ConfigError: no such parameter, or a value out of its range.
+
+    Example:
+        >>> make_advantage_estimator("group_standardised(ddof=1)")(torch.tensor([[1.0, 0.0]]))
+        tensor([[ 0.7071, -0.7071]])
+    """
+    name, settings = parse_call(text)
+    estimator = advantages[name]
+    known = [key for key, item in inspect.signature(estimator).parameters.items() if item.kind is item.KEYWORD_ONLY]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"advantage {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
+    if isinstance(estimator, type):
+        return cast(Callable[..., Tensor], estimator(**settings))
+    if not settings:
+        return estimator
+    configured = functools.partial(estimator, **settings)
+    # A parameter out of its range is refused here and not at the first rollout.
+    configured(torch.zeros(1, 2))
+    return configured
+
+
+def check_group_size(text: str, size: int) -> None:
+    """Refuse a group that is too small for an estimator, before anything is sampled.
+
+    Args:
+        text: `name` or `name(key=value,…)`.
+        size: G, responses per prompt.
+
+    Raises:
+        UnknownNameError: no such estimator.
+        ConfigError: no such parameter, or the group is too small.
+
+    Example:
+        >>> check_group_size("group_centred", 1)
+    """
+    estimator = make_advantage_estimator(text)
+    try:
+        estimator(torch.zeros(1, size))
+    except BatchError as error:
+        raise ConfigError(
+            f"group_size is {size} with the {text} advantage, which needs at least 2 responses per prompt; raise "
+            "group_size, or pass advantage='none'"
+        ) from error
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
@@ -55,6 +111,7 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
     Raises:
         BatchError: groups of one response, whose standard deviation carries no information, or rewards that are not
             floating-point numbers.
+        ConfigError: `ddof` is neither 0 nor 1, or `epsilon` is negative.
 
     Example:
         >>> group_standardised(torch.tensor([1.0, 0.0])).tolist()
@@ -62,6 +119,10 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
         >>> group_standardised(torch.tensor([0.1, 0.1, 0.1])).tolist()
         [0.0, 0.0, 0.0]
     """
+    if isinstance(ddof, bool) or ddof not in (0, 1):
+        raise ConfigError(f"group_standardised: ddof is {ddof!r}; expected 0 or 1")
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < math.inf:
+        raise ConfigError(f"group_standardised: epsilon is {epsilon!r}; expected a number of at least 0")
     _check_group(rewards, "group_standardised")
     centred = rewards - rewards.mean(-1, keepdim=True)
     deviation = (centred.square().sum(-1, keepdim=True) / (rewards.shape[-1] - ddof)).sqrt()

@@ -12,12 +12,14 @@ from testbed.advantages import (
     SmoothStandardisation,
     advantage_names,
     advantages,
+    check_group_size,
     group_centred,
     group_standardised,
     leave_one_out,
+    make_advantage_estimator,
     zero_variance,
 )
-from testbed.errors import BatchError, UnknownNameError
+from testbed.errors import BatchError, ConfigError, UnknownNameError
 
 GOLDEN = json.loads((Path(__file__).parent / "objectives" / "golden.json").read_text(encoding="utf-8"))
 
@@ -196,3 +198,33 @@ def test_equal_rewards_are_recognised_exactly():
     above = least.nextafter(torch.tensor(1.0))
     groups = torch.stack([torch.stack([least, least, last]) for last in (least, above, torch.tensor(torch.nan))])
     assert zero_variance(groups).tolist() == [True, False, False]
+
+
+def test_an_estimator_is_configured_by_text() -> None:
+    rewards = double([[1.0, 0.0]])
+    # Sample deviation √½ of ±½: √½.
+    found = make_advantage_estimator("group_standardised(ddof=1)")(rewards)
+    torch.testing.assert_close(found, double([[0.5**0.5, -(0.5**0.5)]]), rtol=1e-12, atol=0)
+    assert make_advantage_estimator("group_centred") is group_centred
+    assert make_advantage_estimator("smooth_standardised") is not make_advantage_estimator("smooth_standardised")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("group_standardised(ddof=2)", r"ddof is 2; expected 0 or 1"),
+        ("group_standardised(ddof=one)", r"ddof is 'one'; expected 0 or 1"),
+        ("group_standardised(epsilon=-1)", r"epsilon is -1; expected a number of at least 0"),
+        ("group_standardised(dof=1)", r"has no parameter 'dof'; it has: ddof, epsilon"),
+        ("smooth_standardised(ddof=1)", r"has no parameter 'ddof'; it has: none"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_any_reward(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_advantage_estimator(text)
+
+
+def test_a_group_too_small_is_refused_before_any_reward() -> None:
+    check_group_size("group_centred", 1)
+    with pytest.raises(ConfigError, match=r"group_size is 1 with the group_standardised\(ddof=1\) advantage"):
+        check_group_size("group_standardised(ddof=1)", 1)

@@ -21,11 +21,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from testbed.advantages import advantages as advantage_estimators
+from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
 from testbed.errors import BatchError, ConfigError
 from testbed.objectives import Objective, make_objective
-from testbed.registry import parse_call
 from testbed.sampling import collect_groups, informative_groups, overlong_penalty
 from testbed.token_statistics import token_statistics_from_hidden
 
@@ -38,7 +37,7 @@ except ModuleNotFoundError as error:
         raise
     GRPOConfig = GRPOTrainer = FusedCausalLMOutput = RepeatSampler = object
 
-__all__ = ["ObjectiveTrainer", "check_settings", "make_advantage_estimator", "overlong_reward"]
+__all__ = ["ObjectiveTrainer", "check_settings", "overlong_reward"]
 
 _log = logging.getLogger(__name__)
 
@@ -652,28 +651,6 @@ def overlong_reward(max_length: int, cache: int) -> Callable[..., list[float]]:
         return [abs(x) and x for x in overlong_penalty(lengths, max_length=max_length, cache=cache).tolist()]
 
     return overlong
-
-
-def make_advantage_estimator(text: str) -> Callable[..., Tensor]:
-    """An advantage estimator from `name` or `name(key=value,…)`; one with state is a fresh object.
-
-    Raises:
-        UnknownNameError: no such estimator.
-        ConfigError: no such parameter.
-
-    Example:
-        >>> make_advantage_estimator("group_standardised(ddof=1)")(torch.tensor([[1.0, 0.0]]))
-        tensor([[ 0.7071, -0.7071]])
-    """
-    name, settings = parse_call(text)
-    estimator = advantage_estimators[name]
-    known = [key for key, item in inspect.signature(estimator).parameters.items() if item.kind is item.KEYWORD_ONLY]
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"advantage {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
-    if isinstance(estimator, type):
-        return cast(Callable[..., Tensor], estimator(**settings))
-    return functools.partial(estimator, **settings) if settings else estimator
 
 
 def _with_empty_responses(rollout: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -9,7 +9,7 @@ from numbers import Real
 from torch import Tensor
 
 from models.mismatch import make_mismatch
-from testbed.advantages import advantages
+from testbed.advantages import check_group_size, make_advantage_estimator
 from testbed.errors import ConfigError
 from testbed.simulation.optimisers import optimisers
 
@@ -62,7 +62,7 @@ class Settings:
     max_grad_norm: float | None = None
     """Gradient norm above which a replica's gradient is scaled down; None: never."""
     advantage: str | None = None
-    """Advantage estimator; None: the objective's own."""
+    """Advantage estimator, a name or `name(key=value,…)`; None: the objective's own."""
     staleness: int = 0
     """L: a rollout is drawn by the policy of L rollouts ago, whose log-probabilities are the ratio's denominator."""
     mismatch: float | str | None = None
@@ -109,7 +109,7 @@ class Settings:
             )
         optimisers[self.optimizer]
         if self.advantage is not None:
-            advantages[self.advantage]
+            make_advantage_estimator(self.advantage)
 
     @property
     def updates_per_step(self) -> int:
@@ -117,11 +117,7 @@ class Settings:
         return self.epochs * self.minibatches
 
     def resolve_advantage(self, own: str) -> str:
-        """The estimator's name, given the objective's own; checks that the group is large enough for it."""
-        name = own if self.advantage is None else self.advantage
-        if self.group_size == 1 and name not in ("none", "group_centred"):
-            raise ConfigError(
-                f"group_size is 1 with the {name} advantage, which needs at least 2 responses per prompt; raise "
-                "group_size, or pass advantage='none'"
-            )
-        return name
+        """The estimator in use, given the objective's own; checks that the group is large enough for it."""
+        text = own if self.advantage is None else self.advantage
+        check_group_size(text, self.group_size)
+        return text

@@ -85,7 +85,7 @@ def simulate(
         learning_rate: step size; a tensor `(seeds,)` gives each replica its own.
         optimizer: `sgd` or `adam`.
         max_grad_norm: gradient norm above which a replica's gradient is scaled down; `None`: never.
-        advantage: a registered estimator; `None`: the objective's own.
+        advantage: estimator, a name or `name(key=value,…)`; `None`: the objective's own.
         staleness: rollouts are drawn by the policy of that many rollouts ago.
         mismatch: how the sampler differs from the trainer, see `testbed.simulation.Settings`; `None`: not at all.
         partial: how much of a response a rollout writes, see `testbed.simulation.Settings`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from envs.automaton import Automaton
 from models.mismatch import make_mismatch
 from models.policy import Policy, Samples
-from testbed.advantages import advantages as advantage_estimators
-from testbed.advantages import zero_variance
+from testbed.advantages import make_advantage_estimator, zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
@@ -83,8 +82,7 @@ class Training:
         self._shape = (len(seeds), sequences, spec.horizon)
         self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1), device=device)
         self._initial_states = self.spec.initial_states.repeat_interleave(settings.group_size)
-        estimator = advantage_estimators[settings.resolve_advantage(objective.advantage)]
-        self._advantages: Callable[[Tensor], Tensor] = estimator() if isinstance(estimator, type) else estimator
+        self._advantages = make_advantage_estimator(settings.resolve_advantage(objective.advantage))
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
         self._compiled = None

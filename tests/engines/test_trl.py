@@ -24,8 +24,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from models import causal_lm
 from models.causal_lm import load_causal_lm
+from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
-from testbed.engines.trl import ObjectiveTrainer, make_advantage_estimator
+from testbed.engines.trl import ObjectiveTrainer
 from testbed.errors import BatchError, ConfigError
 
 # Other people's warnings: about missing accelerators, model cards, and their own deprecations.

@@ -121,6 +121,16 @@ def test_expected_update_is_the_exact_policy_gradient() -> None:
     assert scores.abs().max() < 4.5
 
 
+def test_the_advantage_takes_parameters() -> None:
+    # Divided by G - 1 instead of G, a standard deviation is larger by √(G/(G-1)): REINFORCE steps are smaller by it.
+    shorter: dict[str, Any] = {"env": "RareArm-v1", "seeds": 4, "steps": 3, "group_size": 4, "epochs": 2}
+    sample = simulate("reinforce", advantage="group_standardised(ddof=1)", learning_rate=2.0, **shorter).table
+    population = simulate("reinforce", learning_rate=2.0 * (3 / 4) ** 0.5, **shorter).table
+    measured = ["exact/return", "exact/entropy"]
+    pd.testing.assert_frame_equal(sample[measured], population[measured], rtol=1e-9)
+    assert sample["exact/return"].nunique() > 4
+
+
 @pytest.mark.parametrize("objective", ["dapo", "dcpo", "sapo", "erc", "ce_gppo", "gspo", "bapo"])
 def test_table_update_equals_autograd_through_the_softmax(objective: str) -> None:
     spec = make_spec(MODULAR)
