@@ -32,6 +32,7 @@ from testbed.finetune import (
     run_finetune,
 )
 from testbed.objectives import make_objective
+from tests.extras import needs
 
 SMALL: dict[str, Any] = {
     "model": "qwen2-0.1m",
@@ -69,7 +70,7 @@ def test_every_ready_configuration_can_be_read(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", configuration_names())
 def test_trl_accepts_every_ready_configuration(name: str, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="TRL is not installed")
+    trl = needs("trl")
     settings = load_settings(name)
     arguments = build_settings(trl.GRPOConfig, finetune._trainer_settings(settings, tmp_path), "trainer")
     engine.check_settings(make_objective(settings.objective), arguments, None)
@@ -172,7 +173,7 @@ def test_log_rows_carry_one_name_a_metric() -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     folder = tmp_path_factory.mktemp("whole")
     run_finetune(written(folder), out=folder / "run")
     return folder
@@ -231,8 +232,10 @@ def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_tracker_is_given_the_numbers_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard")
+    needs("trl")
+    needs("tensorboard")
+    from tensorboard.backend.event_processing import event_accumulator as events
+
     warned: list[str] = []
     monkeypatch.setattr("transformers.integrations.integration_utils.logger.warning", warned.append)
     path = written(tmp_path, trainer=SMALL["trainer"] | {"max_steps": 2, "report_to": "tensorboard"})
@@ -253,7 +256,7 @@ def test_a_tracker_is_given_the_numbers_of_the_log(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_shared_start_is_the_start(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     warm = {"target": 0.02, "ceiling": 0.9, "check_every": 10, "learning_rate": 0.003}
     trainer = SMALL["trainer"] | {"max_steps": 2, "max_completion_length": 8}
     path = written(tmp_path, warm_start=warm, trainer=trainer)
@@ -283,7 +286,7 @@ def test_a_shared_start_is_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_start_has_to_be_one(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     path = written(tmp_path)
     with pytest.raises(ConfigError, match="holds no finished start"):
         run_finetune(path, out=tmp_path / "run", start=tmp_path)
@@ -318,7 +321,7 @@ def test_refuses_to_resume_with_other_settings(whole: Path, tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore")
 def test_refuses_to_resume_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     path = written(tmp_path)
     with pytest.raises(ConfigError, match="holds no run to resume"):
         run_finetune(path, resume=True, out=tmp_path / "run")
@@ -326,7 +329,7 @@ def test_refuses_to_resume_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_setting_trl_does_not_know_is_one_sentence(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     trainer = SMALL["trainer"] | {"learning_rat": 0.1}
     path = written(tmp_path, trainer=trainer)
     with pytest.raises(ConfigError, match=r"trainer has the unknown key 'learning_rat'.*did you mean 'learning_rate'"):
@@ -336,7 +339,7 @@ def test_a_setting_trl_does_not_know_is_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_trainer_without_its_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     with pytest.raises(ConfigError, match=r"trainer has the unknown key 'max_stepz'.*did you mean 'max_steps'\?"):
         load_settings(written(tmp_path, trainer={"max_stepz": 2}))
     # A name that is near and known is no typing error.
@@ -350,7 +353,7 @@ def test_trainer_without_its_number_of_steps(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_hub_name_offline_is_one_sentence_soon(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     for name, changes in (
         ("model 'Qwen/Qwen2.5-0.5B'", {"model": "Qwen/Qwen2.5-0.5B"}),
         ("data set 'openai/gsm8k'", {"test": {"source": "openai/gsm8k"}}),
@@ -366,7 +369,7 @@ def test_a_hub_name_offline_is_one_sentence_soon(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     path = written(tmp_path, device="cuda")
     with pytest.raises(ConfigError, match="PyTorch sees no GPU"):
@@ -404,7 +407,7 @@ def without_hub(name: str, folder: Path) -> FinetuneSettings:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", HUB_CONFIGURATIONS)
 def test_a_correction_without_another_sampler_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     settings = without_hub(name, tmp_path)
     with pytest.raises(ConfigError, match="corrects for a sampler with other probabilities"):
         run_finetune(settings, out=tmp_path / "run")
@@ -416,7 +419,7 @@ def test_a_correction_without_another_sampler_is_refused_before_anything_is_made
 def test_a_configuration_for_the_hub_runs_on_what_is_here(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     prompts: list[str] = []
 
     def sample(given: list[Any], trainer: Any) -> dict[str, Any]:
@@ -453,8 +456,8 @@ def test_a_configuration_for_the_hub_runs_on_what_is_here(
 
 @pytest.mark.filterwarnings("ignore")
 def test_trains_an_adapter(tmp_path: Path) -> None:
-    pytest.importorskip("peft", reason="peft is not installed")
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("peft")
+    needs("trl")
     settings = dataclasses.replace(
         load_settings(written(tmp_path)),
         lora={"r": 2, "target_modules": ["q_proj"]},

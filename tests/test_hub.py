@@ -7,10 +7,9 @@ import threading
 import time
 
 import pytest
+from huggingface_hub import constants
 
 from testbed.hub import OFFLINE_CONFIGURATIONS, hub_obstacle, offline_error
-
-constants = pytest.importorskip("huggingface_hub.constants")
 
 
 def test_switched_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from analysis.report.finetune import write_finetune_report
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError
+from tests.extras import needs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</pre><script>alert('x')</script>"
@@ -88,9 +89,9 @@ def test_lists_every_metric_with_its_definition(folder: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; Debian's package is `chromium`")
 def test_tables_can_be_seen_on_a_phone(folder: Path) -> None:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed; it is in the dev extra"
-    )
+    needs("playwright")
+    from playwright import sync_api as playwright
+
     page_file = write_finetune_report(folder)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])

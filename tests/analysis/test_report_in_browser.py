@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from analysis.verify import verify
+from tests.extras import needs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -30,9 +31,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed; it is in the dev extra"
-    )
+    needs("playwright")
+    from playwright import sync_api as playwright
+
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=CHROMIUM,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from testbed.engines.conformance import AGREEMENT, _random_batches, conformance_table, engines
+from tests.extras import needs
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is not installed")
+needs("trl")
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from testbed.engines.conformance import AGREEMENT, _random_batches, conformance_table, engines
+from tests.extras import needs
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("verl") is None, reason="verl is not installed")
+needs("verl")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("trl", reason="TRL is not installed")
-pytest.importorskip("peft", reason="peft is not installed")
+from tests.extras import needs
+
+needs("trl")
+needs("peft")
 
 from datasets import Dataset
 from peft import LoraConfig

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("verl", reason="verl is not installed")
+from tests.extras import needs
+
+needs("verl")
 
 from tensordict import TensorDict
 from torch import Tensor

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed")
-pytest.importorskip("transfer_queue", reason="TransferQueue, which verl's trainer needs, is not installed")
+from tests.extras import needs
+
+needs("verl")
+needs("transfer_queue")
 
 from omegaconf import OmegaConf
 

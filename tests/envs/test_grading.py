@@ -16,6 +16,7 @@ import pytest
 from envs import _grading_worker, grading
 from envs.grading import REASONS, Grade, Grader, extract_answer
 from testbed.errors import ConfigError
+from tests.extras import needs
 
 EQUAL, DIFFERENT = Grade(True, True, "equal"), Grade(False, True, "different")
 DATA = Path(os.environ.get("TESTBED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -27,7 +28,7 @@ def refused(reason: str) -> Grade:
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    pytest.importorskip("math_verify")
+    needs("math_verify")
     # A busy machine may take long over one answer; what must be killed is killed in test_time_limit.
     with Grader(1, seconds=30.0) as grader:
         yield grader
@@ -231,7 +232,7 @@ def test_megabytes_are_read_once(response: str, reason: str) -> None:
 
 
 def test_time_limit_and_the_pool_goes_on() -> None:
-    pytest.importorskip("math_verify")
+    needs("math_verify")
     towers = [r"\boxed{9^{9^{9}}}", r"\boxed{99999999!}", "\\boxed{" + "(" * 480 + "18" + ")" * 480 + "}"]
     with Grader(2, seconds=0.5) as grader:
         started = time.perf_counter()
@@ -253,7 +254,7 @@ def test_pool_survives_a_worker_killed_from_outside(grader: Grader) -> None:
 
 
 def test_closing_ends_the_workers_and_leaves_the_grader_usable() -> None:
-    pytest.importorskip("math_verify")
+    needs("math_verify")
     grader = Grader(1, seconds=30.0)
     assert grader.grade(r"\boxed{\frac{1}{2}}", "0.5") == EQUAL
     (worker,) = grader._places.queue
@@ -283,7 +284,7 @@ def test_memory_limit(megabytes: int, survives: bool) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer on this system")
 def test_orphan_is_ended_by_the_kernel() -> None:
-    pytest.importorskip("math_verify")
+    needs("math_verify")
     script = str(Path(_grading_worker.__file__))
     request = json.dumps(["9^{9^{9}}", "18"]) + "\n"
     done = subprocess.run(
@@ -325,7 +326,7 @@ def test_gsm8k_golds_grade_as_themselves_and_neighbours_do_not(split: str, rows:
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_gsm8k_through_math_verify(split: str) -> None:
     # The same, decided by the parser on every row instead of by the comparison of numbers.
-    pytest.importorskip("math_verify")
+    needs("math_verify")
     path = DATA / f"gsm8k_{split}.jsonl"
     if not path.is_file():
         pytest.skip(f"{path} is absent; set TESTBED_DATA to the folder that has it")

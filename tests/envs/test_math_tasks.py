@@ -16,6 +16,7 @@ from envs import math_tasks
 from envs.grading import Grader
 from envs.math_tasks import TEMPLATES, MathTask, load_task, problem_id, worked_solution
 from testbed.errors import ConfigError, UnknownNameError
+from tests.extras import needs
 
 DATA = Path(os.environ.get("TESTBED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 ROWS = [
@@ -74,7 +75,7 @@ def test_splits_of_a_mapping() -> None:
 
 
 def test_datasets_in_and_out() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = needs("datasets")
     task = load_task(datasets.Dataset.from_list(ROWS), template="plain")
     assert [problem.answer for problem in task] == ["8", "12"]
     assert task.dataset()["prompt_id"] == [problem.id for problem in task]
@@ -297,7 +298,7 @@ def test_hub_name_without_network_is_one_sentence_in_time() -> None:
 
 
 def test_hub_name_with_hub_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = needs("datasets")
     monkeypatch.setattr(math_tasks, "hub_obstacle", lambda: "HF_HUB_OFFLINE is set")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     started = time.perf_counter()

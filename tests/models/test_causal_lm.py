@@ -101,7 +101,8 @@ def test_fields_can_be_overridden() -> None:
 
 
 def test_transformers_configuration() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     model, tokenizer = load_causal_lm(transformers.LlamaConfig(vocab_size=300, num_key_value_heads=2, **shape))
     assert type(model).__name__ == "LlamaForCausalLM"

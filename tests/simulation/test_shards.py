@@ -25,6 +25,7 @@ from testbed.simulation.run import Run
 from testbed.simulation.shards import Shard, StorageWarning, WorkerError, merge, parse_shard, run_sweep
 from testbed.simulation.storage import hold, write_atomically
 from testbed.simulation.sweep import Sweep
+from tests.extras import needs
 
 SETTINGS: dict[str, Any] = {
     "objective": "dapo",
@@ -114,10 +115,9 @@ def test_processes_do_not_change_a_bit(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
 @pytest.mark.filterwarnings("default")
 def test_ray_does_not_change_a_bit(whole: Path, tmp_path: Path) -> None:
-    import ray
+    ray = needs("ray")
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:

@@ -21,6 +21,7 @@ from analysis.transfer.claims import SCALES, choose
 from envs.math_tasks import load_task
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.finetune import FinetuneResult, FinetuneSettings, TaskSettings, WarmStartSettings
+from tests.extras import needs
 
 TASK = TaskSettings(source="arithmetic(level=1,count=8)")
 SCALE = Scale(
@@ -57,6 +58,7 @@ MODEL_SIDE = LanguageModelClaim(
     curves=("clip/fraction",),
     seeds=6,
 )
+
 TOY = StatisticalClaim(
     **SHARED | {"falsifier": Falsifier("the same small step", {"large": {"objective": "ppo", "learning_rate": 0.01}})},
     id="test/toy",
@@ -89,7 +91,7 @@ def test_every_comparison_has_two_sides_that_exist() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("device", SCALES)
 def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="TRL is not installed")
+    trl = needs("trl")
     from testbed.engines.trl import check_settings
     from testbed.finetune import _checked_call, _trainer_settings
     from testbed.objectives import make_objective
@@ -268,7 +270,7 @@ def test_a_table_has_a_row_a_rollout() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_trains_every_arm_from_one_start(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="TRL is not installed")
+    needs("trl")
     done = run(tmp_path / "out", seeds=1)
     (side,) = (outcome.language_model for outcome in done.outcomes)
     assert done.facts["runs"] == 2

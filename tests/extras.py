@@ -1,0 +1,38 @@
+"""The one way in which a test, a fixture or a whole file says that it needs an optional package.
+
+Without the package what asked is skipped, and the reason names the extra that brings it. `TESTBED_EXTRAS` lists the
+extras that are known to be installed, such as `llm`: there a missing package fails instead, so that tests meant to run
+cannot fall silent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import pytest
+
+__all__ = ["needs"]
+
+EXTRAS = {
+    "accelerate": "llm",
+    "datasets": "llm",
+    "math_verify": "llm",
+    "peft": "llm",
+    "playwright": "dev",
+    "ray": "ray",
+    "tensorboard": "",
+    "transfer_queue": "verl",
+    "trl": "llm",
+    "verl": "verl",
+}
+"""Which extra of pyproject.toml brings a package; tensorboard comes with none."""
+
+
+def needs(package: str) -> ModuleType:
+    """The package, or what asked for it is skipped."""
+    extra = EXTRAS[package]
+    if extra in os.environ.get("TESTBED_EXTRAS", "").split():
+        return importlib.import_module(package)
+    return pytest.importorskip(package, reason=f"{package} is not installed" + (f" (extra {extra})" if extra else ""))
