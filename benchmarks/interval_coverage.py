@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics import VERDICT_LEVEL, _bca, _classical, _studentised
+from analysis.statistics import VERDICT_LEVEL
+from analysis.statistics.intervals import bca, classical, studentised
 
 Array = NDArray[np.float64]
 SETS, RESAMPLES = 2000, 4000
@@ -48,9 +49,9 @@ def misses(draw: Callable[[int], Array], truth: float, seeds: int, sets: int) ->
         if np.ptp(values) == 0:
             continue
         bounds = {
-            "t": _classical(values, "mean", VERDICT_LEVEL)[:2],
-            "BCa": _bca(values, "mean", RESAMPLES, stream)(VERDICT_LEVEL)[:2],
-            "studentised": _studentised(values, "mean", RESAMPLES, stream)(VERDICT_LEVEL)[:2],
+            "t": classical(values, "mean", VERDICT_LEVEL)[:2],
+            "BCa": bca(values, "mean", RESAMPLES, stream)(VERDICT_LEVEL)[:2],
+            "studentised": studentised(values, "mean", RESAMPLES, stream)(VERDICT_LEVEL)[:2],
         }
         pair = np.array([bounds["t"], bounds["studentised"]])
         bounds["wider of t and studentised"] = (pair[:, 0].min(), pair[:, 1].max())
