@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.claims import Verdict
 from testbed.errors import ConfigError, StorageError
-from testbed.simulation.shards import StorageWarning
+from testbed.simulation.folder import StorageWarning
 from testbed.simulation.storage import is_intact, write_atomically, write_sealed
 
 __all__ = ["PLAN", "FinishedVerdicts"]

@@ -27,7 +27,7 @@ from analysis.statistics import MINIMUM_SEEDS, interval
 from envs import exact, make_spec
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.simulation import Run
-from testbed.simulation.parts import table_seed
+from testbed.simulation.blocks import table_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

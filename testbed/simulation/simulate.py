@@ -17,7 +17,7 @@ from models import make_policy
 from testbed.errors import ConfigError, TestbedWarning
 from testbed.objectives import Objective, make_objective
 from testbed.progress import LateProgress
-from testbed.simulation.parts import (
+from testbed.simulation.blocks import (
     check_device,
     chunk_elements,
     episodes_on,

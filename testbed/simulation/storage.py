@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from testbed.errors import StorageError
 
-__all__ = ["guard", "hold", "is_intact", "write_atomically", "write_sealed"]
+__all__ = ["digest_of", "guard", "hold", "is_intact", "write_atomically", "write_sealed"]
 
 _DIGITS = 16
 
@@ -55,6 +57,11 @@ def write_sealed(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
 def is_intact(path: Path, content: bytes) -> bool:
     """Whether `content` is what the sealed file of this name was written with."""
     return path.suffixes[-2:-1] == [f".{_digest(content)}"]
+
+
+def digest_of(data: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, 64 hexadecimal digits; the same after a way through JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +21,8 @@ from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import Objective, make_objective
 from testbed.registry import format_call, parse_call
 from testbed.simulation.axes import Axis, Range, parse_axis, shortened, sobol
-from testbed.simulation.parts import (
-    Part,
+from testbed.simulation.blocks import (
+    Block,
     Setup,
     check_device,
     chunk_elements,
@@ -33,6 +31,7 @@ from testbed.simulation.parts import (
 )
 from testbed.simulation.run import environment_facts
 from testbed.simulation.settings import Settings, check_whole
+from testbed.simulation.storage import digest_of
 
 __all__ = ["Estimate", "Sweep"]
 
@@ -199,7 +198,7 @@ class Sweep:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the configuration, 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.configuration)
 
     @classmethod
     def from_yaml(cls, path: str | Path, **overrides: Any) -> Sweep:
@@ -314,7 +313,7 @@ class Sweep:
     def _metrics_every(self) -> int:
         return self.metrics_every or max(1, max(int(value) for value in self._values_of("steps")) // _RECORDS)
 
-    def parts(self) -> Iterator[Part]:
+    def blocks(self) -> Iterator[Block]:
         """The blocks, in order; the same ones on every call."""
         number = 0
         for setup, members in self._groups():
@@ -325,20 +324,22 @@ class Sweep:
             total = len(members) * self.seeds
             for start in range(0, total, size):
                 replicas = [divmod(index, len(members)) for index in range(start, min(start + size, total))]
-                yield self._part(number, setup, members, replicas)
+                yield self._block(number, setup, members, replicas)
                 number += 1
 
     @cached_property
-    def part_count(self) -> int:
+    def block_count(self) -> int:
         """Number of blocks."""
-        return sum(1 for _ in self.parts())
+        return sum(1 for _ in self.blocks())
 
-    def _part(self, number: int, setup: Setup, members: Sequence[_Member], replicas: Sequence[tuple[int, int]]) -> Part:
+    def _block(
+        self, number: int, setup: Setup, members: Sequence[_Member], replicas: Sequence[tuple[int, int]]
+    ) -> Block:
         chosen = [members[index] for _, index in replicas]
         names = list(chosen[0][1])
         tensors = {name: tuple(float(hyper[name]) for _, hyper, _ in chosen) for name in names}
         rates = tensors.pop("learning_rate", None)
-        return Part(
+        return Block(
             number=number,
             setup=setup,
             cells=tuple(cell for cell, _, _ in chosen),

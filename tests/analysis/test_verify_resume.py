@@ -16,7 +16,7 @@ from analysis import verify as module
 from analysis.claims import Verdict
 from analysis.verify import verify
 from testbed.errors import ConfigError, RunExistsError, StorageError
-from testbed.simulation.shards import StorageWarning
+from testbed.simulation.folder import StorageWarning
 from testbed.simulation.storage import hold
 
 VERIFY = sys.modules[module.__module__] if callable(module) else module

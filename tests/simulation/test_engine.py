@@ -213,7 +213,7 @@ def test_streams_do_not_depend_on_the_buffer(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_chunks_do_not_change_a_bit(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def table(elements: int) -> pd.DataFrame:
-        monkeypatch.setattr(sys.modules["testbed.simulation.parts"], "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(sys.modules["testbed.simulation.blocks"], "CHUNK_ELEMENTS", elements)
         run = simulate(**settings, seeds=5, steps=3, group_size=4, epochs=2, learning_rate=2.0)
         return run.table.sort_values(["replica", "step"], ignore_index=True)
 

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from testbed.errors import ConfigError, RunExistsError, StorageError
 from testbed.simulation.axes import Axis
+from testbed.simulation.folder import Plan, StorageWarning, read_block, write_block
 from testbed.simulation.run import Run
-from testbed.simulation.shards import Shard, StorageWarning, WorkerError, merge, parse_shard, run_sweep
-from testbed.simulation.storage import hold, write_atomically
+from testbed.simulation.shards import Shard, WorkerError, merge, parse_shard, run_sweep
+from testbed.simulation.storage import hold, write_atomically, write_sealed
 from testbed.simulation.sweep import Sweep
 from tests.extras import needs
 
@@ -46,8 +48,8 @@ def contents(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "table.parquet").read_bytes(), (folder / "run.json").read_bytes()
 
 
-def part_files(folder: Path) -> list[Path]:
-    return sorted((folder / "parts").glob("part-*.parquet"))
+def block_files(folder: Path) -> list[Path]:
+    return sorted((folder / "blocks").glob("block-*.parquet"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep of six blocks."""
     folder = tmp_path_factory.mktemp("whole") / "sweep"
     assert run_sweep(small(), folder) is not None
-    assert len(part_files(folder)) == 6
+    assert len(block_files(folder)) == 6
     return folder
 
 
@@ -138,11 +140,11 @@ def test_ray_must_be_installed() -> None:
 
 def test_resume_after_a_full_disk_gives_the_same_bytes(whole: Path, interrupted: Path) -> None:
     # Six calls: sweep.json and two blocks.
-    assert len(part_files(interrupted)) == 2
+    assert len(block_files(interrupted)) == 2
     assert not list(interrupted.rglob("*.tmp"))
-    kept = [path.stat().st_mtime_ns for path in part_files(interrupted)]
+    kept = [path.stat().st_mtime_ns for path in block_files(interrupted)]
     run_sweep(small(), interrupted, resume=True)
-    assert [path.stat().st_mtime_ns for path in part_files(interrupted)[:2]] == kept
+    assert [path.stat().st_mtime_ns for path in block_files(interrupted)[:2]] == kept
     assert contents(interrupted) == contents(whole)
 
 
@@ -160,7 +162,7 @@ def test_resume_after_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     child = subprocess.Popen([sys.executable, "-c", _CHILD.format(settings=longer), str(folder)])
     deadline = time.monotonic() + 120
-    while len(part_files(folder)) < 3:
+    while len(block_files(folder)) < 3:
         assert child.poll() is None, "the child ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -169,7 +171,7 @@ def test_resume_after_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
         run_sweep(Sweep(**longer), folder, resume=True)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert 3 <= len(part_files(folder)) < 12
+    assert 3 <= len(block_files(folder)) < 12
     run_sweep(Sweep(**longer), folder, resume=True)
     run_sweep(Sweep(**longer), tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
@@ -185,7 +187,7 @@ def test_killed_worker_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_half_written_file_is_ignored(whole: Path, interrupted: Path) -> None:
-    stem = part_files(interrupted)[0]
+    stem = block_files(interrupted)[0]
     (stem.parent / f".{stem.name}.abc.tmp").write_bytes(stem.read_bytes()[:100])
     run_sweep(small(), interrupted, resume=True)
     assert contents(interrupted) == contents(whole)
@@ -195,7 +197,7 @@ def test_half_written_file_is_ignored(whole: Path, interrupted: Path) -> None:
 def test_damaged_block_is_found_and_computed_again(whole: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "sweep"
     run_sweep(small(), folder)
-    victim = part_files(folder)[2]
+    victim = block_files(folder)[2]
     original = victim.read_bytes()
     middle = len(original) // 2
     victim.write_bytes(
@@ -236,12 +238,12 @@ def test_refuses_to_begin_a_shard_again(tmp_path: Path) -> None:
 
 
 def test_refuses_a_changed_configuration(interrupted: Path) -> None:
-    before = contents_of_parts(interrupted)
+    before = contents_of_blocks(interrupted)
     with pytest.raises(
         ConfigError, match=r"another configuration: learning_rate was 1.0 and is 3.0; seeds was 3 and is 4"
     ):
         run_sweep(small(seeds=4, learning_rate=3.0, vary=["clip_low=0.1,0.2"]), interrupted, resume=True)
-    assert contents_of_parts(interrupted) == before
+    assert contents_of_blocks(interrupted) == before
 
 
 @pytest.mark.parametrize(
@@ -277,8 +279,8 @@ def test_a_changed_axis_of_many_values_is_short(tmp_path: Path) -> None:
         assert len(str(refused.value)) < 1000
 
 
-def contents_of_parts(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in part_files(folder)}
+def contents_of_blocks(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in block_files(folder)}
 
 
 def test_refuses_a_folder_with_something_else(tmp_path: Path) -> None:
@@ -318,23 +320,98 @@ def test_merge_refuses_a_folder_of_another_sweep(whole: Path, tmp_path: Path) ->
 
 def test_merge_refuses_a_block_of_another_sweep(interrupted: Path, tmp_path: Path) -> None:
     run_sweep(small(seed=1), tmp_path / "other")
-    stranger = part_files(tmp_path / "other")[4]
-    (interrupted / "parts" / stranger.name).write_bytes(stranger.read_bytes())
+    stranger = block_files(tmp_path / "other")[4]
+    (interrupted / "blocks" / stranger.name).write_bytes(stranger.read_bytes())
     with pytest.raises(StorageError, match=f"{stranger.name} is a block of another sweep"):
         merge([interrupted])
 
 
 def test_merge_refuses_two_versions_of_a_block(whole: Path, tmp_path: Path) -> None:
-    # The same block, written by a program that rounds differently: another seed's, sealed anew under this sweep's mark.
-    from testbed.simulation.shards import _read_part, _write_part
-
+    # The same block, written by a program that rounds differently.
     run_sweep(small(), tmp_path, shard="1/2")
-    fingerprint = small().fingerprint
-    _, table = _read_part(part_files(whole)[1], fingerprint)
+    plan = Plan.read(whole)
+    _, table = read_block(block_files(whole)[1], plan)
     table["exact/entropy"] += 1e-12
-    _write_part(tmp_path, fingerprint, 1, table)
+    write_block(tmp_path, plan, 1, table)
     with pytest.raises(StorageError, match="are the same block with different content"):
         merge([whole, tmp_path])
+    # Nor may both lie in one folder.
+    shutil.copy(block_files(whole)[1], tmp_path / "blocks")
+    with pytest.raises(StorageError, match="are the same block with different content"):
+        merge([tmp_path])
+
+
+def copied(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
+
+
+def test_merge_refuses_a_plan_that_was_changed(whole: Path, tmp_path: Path) -> None:
+    folder = copied(whole, tmp_path / "sweep")
+    content = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(content | {"blocks": 2}))
+    with pytest.raises(StorageError, match=r"sweep.json is damaged: a plan of 2 blocks .* does not have the checksum"):
+        merge([folder])
+    (folder / "sweep.json").write_text(json.dumps(content | {"sweep": content["sweep"] | {"seeds": 2}}))
+    with pytest.raises(StorageError, match=r"sweep.json is damaged"):
+        merge([folder])
+
+
+@pytest.mark.parametrize("blocks", [2, 60])
+def test_merge_refuses_blocks_of_another_plan(whole: Path, tmp_path: Path, blocks: int) -> None:
+    # The plan's own checksum is right, but the blocks were computed for another one.
+    folder = copied(whole, tmp_path / "sweep")
+    Plan(Plan.read(whole).configuration, blocks).write(folder)
+    with pytest.raises(StorageError, match="is a block of another sweep, or of a plan with other blocks"):
+        merge([folder])
+    with pytest.raises(ConfigError, match=f"it has {blocks} blocks and now 6"):
+        run_sweep(small(), folder, resume=True)
+
+
+def test_merge_refuses_a_block_too_many(whole: Path, tmp_path: Path) -> None:
+    folder, plan = copied(whole, tmp_path / "sweep"), Plan.read(whole)
+    superfluous = write_block(folder, plan, 6, read_block(block_files(whole)[5], plan)[1])
+    with pytest.raises(StorageError, match=f"{superfluous.name} holds block 6 of a sweep of 6, numbered from 0"):
+        merge([folder])
+
+
+def test_merge_refuses_a_block_under_another_number(whole: Path, tmp_path: Path) -> None:
+    folder = copied(whole, tmp_path / "sweep")
+    block_files(folder)[4].unlink()
+    third = block_files(folder)[3]
+    shutil.copy(third, third.with_name(third.name.replace("000003", "000004")))
+    with pytest.raises(StorageError, match="holds block 3 of a sweep of 6, numbered from 0, which is not what its"):
+        merge([folder])
+
+
+def test_merge_refuses_a_sealed_file_that_is_no_block(whole: Path, tmp_path: Path) -> None:
+    folder = copied(whole, tmp_path / "sweep")
+    write_sealed(folder / "blocks", "block-000000", ".parquet", b"not Parquet")
+    with pytest.raises(StorageError, match="is no block of a sweep"):
+        merge([folder])
+
+
+def test_merge_refuses_an_out_that_holds_something(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"precious")
+    with pytest.raises(RunExistsError, match="already holds something"):
+        merge([whole], tmp_path)
+    assert (tmp_path / "table.parquet").read_bytes() == b"precious"
+
+
+def test_merge_may_write_into_one_of_its_folders(whole: Path, tmp_path: Path) -> None:
+    folder = copied(whole, tmp_path / "sweep")
+    merge([whole, folder], folder)
+    assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"[" * 100_000, b"\xff", b'{"blocks": 1}', b'{"blocks": "1", "checksum": "", "sweep": {}}', b"null"],
+)
+def test_damaged_plans(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sweep.json").write_bytes(content)
+    with pytest.raises(StorageError, match=r"sweep.json is damaged.*; restore it, or begin in another folder"):
+        merge([tmp_path])
 
 
 def test_merge_refuses_what_is_no_sweep(tmp_path: Path) -> None:
@@ -347,7 +424,9 @@ def test_merge_refuses_nothing() -> None:
         merge([])
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+@pytest.mark.parametrize(
+    "text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "²/4", "1/²", f"{'9' * 5000}/4", "1/2/3", "", "/", "1/\0"]
+)
 def test_refuses_a_shard(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected i/n with i from 1 to n"):
         parse_shard(text)

@@ -63,7 +63,7 @@ def test_numbers_do_not_depend_on_the_company_or_the_cut(objective: str, monkeyp
     whole = simulate(["ppo", objective], "RareArm-v1(arms=10,contexts=3)", **SMALL)
     own = whole.table[whole.table["objective"] == objective].drop(columns=["objective", "replica"])
     # The module is hidden behind the function of the same name.
-    monkeypatch.setattr(sys.modules["testbed.simulation.parts"], "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(sys.modules["testbed.simulation.blocks"], "CHUNK_ELEMENTS", 1)
     alone = simulate(objective, "RareArm-v1(arms=10,contexts=3)", **SMALL)
     order = ["seed", "step"]
     found = numbers(alone).sort_values(order).reset_index(drop=True)

@@ -14,7 +14,7 @@ import torch
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.simulation import simulate
 from testbed.simulation.axes import Axis, Range, parse_axis, sobol
-from testbed.simulation.parts import compute
+from testbed.simulation.blocks import compute
 from testbed.simulation.shards import run_sweep
 from testbed.simulation.sweep import Sweep
 
@@ -162,8 +162,8 @@ def test_ambiguous_name_asks_for_a_prefix(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_hyper_parameter_of_a_wrapped_objective() -> None:
     sweep = Sweep(**SMALL | {"objective": "erc(base=dapo)"}, vary=["clip_low=0.1,0.2", "beta_low=0.05,0.1"])
-    (part,) = sweep.parts()
-    assert part.hyper_parameters["clip_low"][:4] == (0.1, 0.1, 0.2, 0.2)
+    (block,) = sweep.blocks()
+    assert block.hyper_parameters["clip_low"][:4] == (0.1, 0.1, 0.2, 0.2)
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
@@ -175,12 +175,12 @@ def test_what_can_share_a_batch_does() -> None:
         **SMALL | {"env": "NullBandit-v1(contexts=2)"},
         vary=["clip_low=0.1,0.2", "learning_rate=0.1,1", "exponent=0.5,1", "initial=zipf,uniform"],
     )
-    assert together.part_count == 1
-    (part,) = together.parts()
-    assert len(part.cells) == 16 * 3
-    assert part.seeds == tuple(seed for seed in range(3) for _ in range(16))
+    assert together.block_count == 1
+    (block,) = together.blocks()
+    assert len(block.cells) == 16 * 3
+    assert block.seeds == tuple(seed for seed in range(3) for _ in range(16))
     apart = Sweep(**SMALL | {"env": "NullBandit-v1(contexts=2)"}, vary=["epochs=1,2", "arms=5,6", "clip_low=0.1,0.2"])
-    assert apart.part_count == 4
+    assert apart.block_count == 4
 
 
 def test_a_cell_is_the_run_it_describes() -> None:
@@ -249,7 +249,7 @@ def test_rows_do_not_grow_with_the_steps() -> None:
 def test_threads_are_left_as_found() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    compute(next(Sweep(**SMALL).parts()))
+    compute(next(Sweep(**SMALL).blocks()))
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
 

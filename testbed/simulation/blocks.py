@@ -22,7 +22,7 @@ from testbed.simulation.training import Row, Training
 
 __all__ = [
     "CHUNK_ELEMENTS",
-    "Part",
+    "Block",
     "Setup",
     "check_device",
     "chunk_elements",
@@ -41,7 +41,7 @@ _DTYPE = torch.float32
 
 @dataclass(frozen=True)
 class Setup:
-    """What the replicas of a part have in common; replicas that differ in any of it run one after the other.
+    """What the replicas of a block have in common; replicas that differ in any of it run one after the other.
 
     Attributes:
         objective: a name, a call, or an objective.
@@ -65,7 +65,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Part:
+class Block:
     """A block of replicas.
 
     Attributes:
@@ -91,28 +91,28 @@ class Part:
     columns: Mapping[str, tuple[Any, ...]]
 
 
-def compute(part: Part) -> pd.DataFrame:
-    """Train a part's replicas and return their table, one row per replica and recorded step; on one thread."""
+def compute(block: Block) -> pd.DataFrame:
+    """Train a block's replicas and return their table, one row per replica and recorded step; on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _compute(part)
+        return _compute(block)
     finally:
         torch.set_num_threads(threads)
 
 
-def _compute(part: Part) -> pd.DataFrame:
-    setup = part.setup
+def _compute(block: Block) -> pd.DataFrame:
+    setup = block.setup
     tensors = {
         name: torch.tensor(values, dtype=_DTYPE, device=setup.device).view(-1, 1, 1)
-        for name, values in part.hyper_parameters.items()
+        for name, values in block.hyper_parameters.items()
     }
     objective = with_hyper_parameters(make_objective(setup.objective), {**setup.hyper_parameters, **tensors})
     settings = dict(setup.settings)
-    if part.learning_rates is not None:
-        settings["learning_rate"] = torch.tensor(part.learning_rates, dtype=_DTYPE)
+    if block.learning_rates is not None:
+        settings["learning_rate"] = torch.tensor(block.learning_rates, dtype=_DTYPE)
     loop = Settings(**settings)
-    spec = _tables(part)
+    spec = _tables(block)
     policy = make_policy(
         setup.model, spec.initial_logits.to(setup.device, _DTYPE), episodes_on(spec, torch.device(setup.device))
     )
@@ -121,18 +121,18 @@ def _compute(part: Part) -> pd.DataFrame:
         spec,
         policy,
         loop,
-        part.seeds,
-        part.master_seed,
+        block.seeds,
+        block.master_seed,
         sampled_metrics=setup.sampled_metrics,
         compile=setup.compile,
     )
-    return _frame(part, [row for row in training.run() if row is not None], loop)
+    return _frame(block, [row for row in training.run() if row is not None], loop)
 
 
-def _tables(part: Part) -> Automaton:
+def _tables(block: Block) -> Automaton:
     """The environment with the tables of every replica; each distinct pair of parameters and seed is built once."""
     settings_seen: dict[str, tuple[Mapping[str, Any], list[int]]] = {}
-    for parameters, seed in zip(part.environment_parameters, part.seeds, strict=True):
+    for parameters, seed in zip(block.environment_parameters, block.seeds, strict=True):
         numbers = settings_seen.setdefault(repr(parameters), (parameters, []))[1]
         if seed not in numbers:
             numbers.append(seed)
@@ -140,12 +140,12 @@ def _tables(part: Part) -> Automaton:
     built = []
     for key, (parameters, numbers) in settings_seen.items():
         position.update({(key, number): len(position) + index for index, number in enumerate(numbers)})
-        spec = make_spec(part.setup.env, **parameters)
-        built.append(spec.for_seeds([table_seed(part.master_seed, number) for number in numbers]))
+        spec = make_spec(block.setup.env, **parameters)
+        built.append(spec.for_seeds([table_seed(block.master_seed, number) for number in numbers]))
     index = torch.tensor(
         [
             position[repr(parameters), seed]
-            for parameters, seed in zip(part.environment_parameters, part.seeds, strict=True)
+            for parameters, seed in zip(block.environment_parameters, block.seeds, strict=True)
         ]
     )
 
@@ -161,12 +161,12 @@ def _tables(part: Part) -> Automaton:
     )
 
 
-def _frame(part: Part, rows: Sequence[Row], settings: Settings) -> pd.DataFrame:
-    count = len(part.cells)
-    columns: dict[str, Any] = {"cell": np.tile(np.array(part.cells, dtype=np.int64), len(rows))}
-    for name, values in part.columns.items():
+def _frame(block: Block, rows: Sequence[Row], settings: Settings) -> pd.DataFrame:
+    count = len(block.cells)
+    columns: dict[str, Any] = {"cell": np.tile(np.array(block.cells, dtype=np.int64), len(rows))}
+    for name, values in block.columns.items():
         columns[name] = list(values) * len(rows)
-    columns["seed"] = np.tile(np.array(part.seeds, dtype=np.int64), len(rows))
+    columns["seed"] = np.tile(np.array(block.seeds, dtype=np.int64), len(rows))
     steps = np.repeat(np.array([row.step for row in rows], dtype=np.int64), count)
     columns |= {"step": steps, "updates": steps * settings.updates_per_step}
     for name in sorted({name for row in rows for name in row.metrics}):
