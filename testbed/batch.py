@@ -17,10 +17,10 @@ from torch import Tensor
 
 from testbed.errors import BatchError
 
-__all__ = ["MAX_LOG_RATIO", "TokenBatch", "gradient_through_clamp"]
+__all__ = ["MAX_LOG_RATIO", "TokenBatch", "clamp_log_ratio", "gradient_through_clamp"]
 
 MAX_LOG_RATIO = 20.0
-"""Token log-ratios are clamped to ±20: exp(20) ≈ 4.9e8 is finite in float32, and beyond it the gradient is zero."""
+"""Log-ratios are clamped to ±20: exp(20) ≈ 4.9e8 is finite in float32, and beyond it the gradient is zero."""
 
 _TOKEN_FIELDS = (
     "old_log_probs",
@@ -120,14 +120,22 @@ class TokenBatch:
     @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        return self._once("log_ratio", self._clamped_difference)
+        return self._once("log_ratio", lambda: self._difference(_ClampedDifference))
 
-    def _clamped_difference(self) -> Tensor:
+    @property
+    def unclamped_log_ratio(self) -> Tensor:
+        """Z = log p - log q as it is; `(..., B, T)`, differentiable, 0 where masked.
+
+        For the mean or sum of a response, which is clamped as a whole: clamping its tokens would change it.
+        """
+        return self._once("unclamped_log_ratio", lambda: self._difference(_Difference))
+
+    def _difference(self, function: type[torch.autograd.Function]) -> Tensor:
         if "log_probs" in self.__dict__:
-            difference: Tensor = _ClampedDifference.apply(self.log_probs, self.old_log_probs, None)  # type: ignore[no-untyped-call]
+            difference: Tensor = function.apply(self.log_probs, self.old_log_probs, None)  # type: ignore[no-untyped-call]
         else:
             current = self.__dict__["_current"]
-            difference = _ClampedDifference.apply(current, self.old_log_probs, self._bits(current.dtype))  # type: ignore[no-untyped-call]
+            difference = function.apply(current, self.old_log_probs, self._bits(current.dtype))  # type: ignore[no-untyped-call]
         return difference
 
     def __getattr__(self, name: str) -> Tensor:
@@ -404,6 +412,15 @@ _DEFAULTS = {item.name: item.default for item in dataclasses.fields(TokenBatch)}
 _OF_MASK = ("lengths", "width", "_counts", "_of_mask", "_has_padding", "_divisors", "_non_empty")
 
 
+def clamp_log_ratio(values: Tensor) -> Tensor:
+    """The log-ratio of a response, held at ±20, with zero gradient beyond.
+
+    >>> clamp_log_ratio(torch.tensor([-25.0, 0.5])).tolist()
+    [-20.0, 0.5]
+    """
+    return values.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
 def gradient_through_clamp(gradient: Tensor, difference: Tensor) -> Tensor:
     """The gradient for log p of one for the clamped log-ratio: 0 where |log p - log q| ≥ 20."""
     # The gradient of hardtanh is that of clamp at a third of the cost, and 0 on the bounds themselves.
@@ -440,6 +457,31 @@ class _ClampedDifference(torch.autograd.Function):
             else:
                 passed.view(ctx.bits.dtype).bitwise_and_(ctx.bits)
         return passed, None, None
+
+
+class _Difference(torch.autograd.Function):
+    """`log_probs - old_log_probs`, 0 where `bits` is 0, in one tensor instead of two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(log_probs: Tensor, old_log_probs: Tensor, bits: Tensor | None) -> Tensor:
+        difference = log_probs - old_log_probs
+        if bits is not None:
+            difference.view(bits.dtype).bitwise_and_(bits)
+        return difference
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        # Not save_for_backward: what it keeps is freed by the first backward pass.
+        ctx.bits = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.bits is None:
+            return gradient, None, None
+        masked: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
+        return masked, None, None
 
 
 class _AtResponseTokens(torch.autograd.Function):

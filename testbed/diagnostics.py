@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
+from testbed.divergences import kl_estimates
 from testbed.errors import ConfigError
 
 __all__ = ["GLOSSARY", "ClipInterval", "MetricInfo", "batch_metrics", "glossary_table", "token_average"]
@@ -213,7 +214,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
         "advantage/positive_token_fraction": token_average(advantages > 0, batch),
         "advantage/positive_loss_fraction": pull.clamp(min=0).sum((-2, -1)) / pull_total,
         "kl/old": token_average(-log_ratio, batch),
-        "kl/old_k3": token_average(ratio - 1 - log_ratio, batch),
+        "kl/old_k3": token_average(kl_estimates["k3"](log_ratio), batch),
         "entropy/mean": missing,
         "entropy/ratio_mean": missing,
         "kl/ref": missing,
@@ -229,7 +230,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
             metrics["entropy/ratio_mean"] = quotient.sum((-2, -1)) / counted.sum((-2, -1))
     if batch.ref_log_probs is not None:
         difference = batch.ref_log_probs - batch.log_probs.detach()
-        metrics["kl/ref"] = token_average(difference.exp() - difference - 1, batch)
+        metrics["kl/ref"] = token_average(kl_estimates["k3"](difference), batch)
     if batch.sampler_log_probs is not None:
         metrics["kl/sampler"] = token_average(batch.sampler_log_probs - batch.old_log_probs, batch)
     return metrics

@@ -108,6 +108,16 @@ def test_ratio_by_hand_and_clamped():
     assert gradient.tolist() == [[1.0, 0.0, 0.0]]
 
 
+def test_unclamped_log_ratios_keep_value_and_gradient_but_for_padding():
+    new = torch.tensor([[-60.0, 10.0, torch.nan]], requires_grad=True)
+    mask = torch.tensor([[True, True, False]])
+    batch = TokenBatch(**fields((1, 3), log_probs=new, old_log_probs=torch.zeros(1, 3), mask=mask))
+    for given in (batch, batch.with_current(new)):
+        assert given.unclamped_log_ratio.tolist() == [[-60.0, 10.0, 0.0]]
+        (gradient,) = torch.autograd.grad(given.unclamped_log_ratio.sum(), new)
+        assert gradient.tolist() == [[1.0, 1.0, 0.0]]
+
+
 def test_counts_skip_padding_and_empty_responses():
     mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
     batch = TokenBatch(**fields((3, 3), mask=mask))

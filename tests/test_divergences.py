@@ -73,6 +73,25 @@ def test_estimates_are_clamped():
     assert all(kl_estimate(kind, 0 * far, far).isfinite() for kind in kl_estimates)
 
 
+@pytest.mark.parametrize("divergence", [kl, binary_kl])
+@pytest.mark.parametrize("step", [1e-2, 1e-4])
+def test_single_precision_keeps_the_digits_of_policies_that_are_close(divergence, step):
+    # Σ p (log p - log q) in single precision is off by more than its value at a step of 1e-4: its terms are of order
+    # 1e-4 and cancel to 5e-9. What remains here is the rounding of the log-probabilities: 1e-7 of each difference.
+    log_p, log_q = random_policies()
+    near = (log_p + step * log_q).log_softmax(-1)
+    first, second = (log_p, near) if divergence is kl else (log_p[:, 0], near[:, 0])
+    exact, single = divergence(first, second), divergence(first.float(), second.float())
+    assert (single >= 0).all()
+    torch.testing.assert_close(single.double().mean(), exact.mean(), rtol=1e-6 / step, atol=0)
+
+
+def test_single_precision_does_not_overflow_far_apart():
+    # p = e^-90 and q = 1/2: KL = p·(log p - log q) + (1-p)·log((1-p)/(1-q)) = log 2 up to 1e-38.
+    rare, even = torch.tensor(-90.0), torch.tensor(0.5).log()
+    assert binary_kl(rare, even).item() == pytest.approx(math.log(2), rel=1e-6)
+
+
 def test_unknown_estimator_is_explained():
     with pytest.raises(ConfigError, match=r"KL estimator is 'k4'; expected one of k1, k2, k3"):
         kl_estimate("k4", torch.zeros(1), torch.zeros(1))

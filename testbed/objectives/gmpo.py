@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch
+from testbed.batch import TokenBatch, clamp_log_ratio
 from testbed.diagnostics import ClipInterval
 from testbed.objectives._base import Hyper, Objective, check_range, clamp, objective, tensor_like
 
@@ -24,8 +24,9 @@ class GMPO(Objective):
 
     Reference: Zhao et al., Geometric-mean policy optimization, arXiv 2507.20673v3.
     Departures: the paper gives one advantage per response; with one per token, each token's sign decides its clip and
-        each token's loss has its own A.
-    Gradient: through the mean of z̃ to every unclipped token of the response; none to the old policy or advantages.
+        each token's loss has its own A. The mean of z̃ is clamped to ±20.
+    Gradient: through the mean of z̃ to every unclipped token of the response; none to the old policy or advantages, and
+        none where the mean is beyond ±20.
 
     Example:
         >>> import torch
@@ -61,7 +62,7 @@ class GMPO(Objective):
         infinity = float("inf")
         clipped = torch.where(
             batch.advantages > 0,
-            clamp(batch.log_ratio, -infinity, self.clip_high),
-            clamp(batch.log_ratio, -self.clip_low, infinity),
+            clamp(batch.unclamped_log_ratio, -infinity, self.clip_high),
+            clamp(batch.unclamped_log_ratio, -self.clip_low, infinity),
         )
-        return -batch.sequence_mean(clipped).exp() * batch.advantages
+        return -clamp_log_ratio(batch.sequence_mean(clipped)).exp() * batch.advantages

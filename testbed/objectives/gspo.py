@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from testbed.batch import TokenBatch
+from testbed.batch import TokenBatch, clamp_log_ratio
 from testbed.diagnostics import ClipInterval
 from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective
 
@@ -23,8 +23,10 @@ class GSPO(Objective):
     With the default reduction a response contributes s_i A_i / n_i per token.
 
     Reference: Zheng et al., Group sequence policy optimization, arXiv 2507.18071v2, eq. 5 and 7.
-    Departures: none. Under `token_mean`, the default of verl and TRL, long responses weigh more than in the paper.
-    Gradient: through the mean of z to every token of the response; none to the old policy or the advantages.
+    Departures: the mean of z is clamped to ±20, single tokens are not. Under `token_mean`, the default of verl and TRL,
+        long responses weigh more than in the paper.
+    Gradient: through the mean of z to every token of the response; none to the old policy or the advantages, and none
+        where the mean is beyond ±20.
 
     Example:
         >>> import torch
@@ -52,7 +54,7 @@ class GSPO(Objective):
 
     def sequence_ratio(self, batch: TokenBatch) -> Tensor:
         """s_i, `(..., B, 1)`."""
-        return batch.sequence_mean(batch.log_ratio).exp()
+        return clamp_log_ratio(batch.sequence_mean(batch.unclamped_log_ratio)).exp()
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(1 - self.clip_low, 1 + self.clip_high, ratio=self.sequence_ratio(batch))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from testbed.batch import TokenBatch
+from testbed.batch import MAX_LOG_RATIO, TokenBatch
 from testbed.objectives._base import clipped_surrogate, objective, straight_through
 from testbed.objectives.gspo import GSPO
 
@@ -23,8 +23,9 @@ class GSPOToken(GSPO):
     With one advantage per response the value, the clip decision and the gradient are GSPO's.
 
     Reference: Zheng et al., Group sequence policy optimization, arXiv 2507.18071v2, eq. 13 and 14.
-    Departures: p/sg[p] is evaluated as exp(z - sg[z]).
-    Gradient: dℓ/dlog p = -F·A to the token itself; none through s_i, the old policy or the advantages.
+    Departures: p/sg[p] is evaluated as exp(z - sg[z]); the mean of z is clamped to ±20, single tokens are not.
+    Gradient: dℓ/dlog p = -F·A to the token itself; none through s_i, the old policy or the advantages, and none where
+        the mean of z is beyond ±20.
 
     Example:
         >>> import torch
@@ -44,5 +45,8 @@ class GSPOToken(GSPO):
     cuts_gradient = "the sequence ratio s_i"
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        ratio = self.sequence_ratio(batch).detach() * straight_through(batch.log_ratio)
+        log_ratio = batch.unclamped_log_ratio
+        mean = batch.sequence_mean(log_ratio.detach())
+        unit = straight_through(log_ratio.where(mean.abs() <= MAX_LOG_RATIO, log_ratio.detach()))
+        ratio = self.sequence_ratio(batch).detach() * unit
         return clipped_surrogate(ratio, batch.advantages, 1 - self.clip_low, 1 + self.clip_high)

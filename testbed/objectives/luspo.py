@@ -18,9 +18,10 @@ class LUSPO(GSPO):
         d(B·L)/dlog p_it = -s_i A_i, or 0 for all tokens of a clipped response
 
     Reference: LUSPO, arXiv 2602.05261.
-    Departures: none known; the paper was read in restatements. TRL reaches it only with sequence-level importance
-        sampling; its default token level gives another loss under the same name.
-    Gradient: through the mean of z to every token of the response; none to the old policy or the advantages.
+    Departures: the mean of z is clamped to ±20. None known besides; the paper was read in restatements. TRL reaches it
+        only with sequence-level importance sampling; its default token level gives another loss under the same name.
+    Gradient: through the mean of z to every token of the response; none to the old policy or the advantages, and none
+        where the mean is beyond ±20.
 
     Example:
         >>> LUSPO().reduction

@@ -41,5 +41,5 @@ class TOPR(Objective):
     reduction: str = "seq_mean_token_sum"
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        tapered = batch.log_ratio.detach().sum(-1, keepdim=True).clamp(max=0).exp()
+        tapered = batch.unclamped_log_ratio.detach().sum(-1, keepdim=True).clamp(max=0).exp()
         return score_loss(torch.where(batch.advantages > 0, torch.ones_like(tapered), tapered), batch)

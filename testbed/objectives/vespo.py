@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import MAX_LOG_RATIO, TokenBatch
+from testbed.batch import TokenBatch, clamp_log_ratio
 from testbed.objectives._base import Objective, check_pair, objective, score_loss
 
 
@@ -22,8 +22,8 @@ class VESPO(Objective):
     fades out as a whole. W is not normalised by length.
 
     Reference: VESPO, arXiv 2602.10693v3, the objective with its recommended (c₁, c₂).
-    Departures: Σ_t z is clamped to ±20, where φ is 0 to 16 digits. A = 0 takes the positive pair, which changes
-        nothing. TRL clamps from below at W = 1e-8.
+    Departures: Σ_t z is clamped to ±20, where φ is 0 to 16 digits; single tokens are not. A = 0 takes the
+        positive pair, which changes nothing. TRL clamps from below at W = 1e-8.
     Gradient: dℓ/dlog p = -φ·A; none through φ, the old policy or the advantages.
 
     Example:
@@ -48,7 +48,7 @@ class VESPO(Objective):
             check_pair(self.name, name, pair, "(c1, c2), both in [0, inf)", allowed=lambda c1, c2: c1 >= 0 <= c2)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        log_ratio = batch.log_ratio.detach().sum(-1, keepdim=True).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        log_ratio = clamp_log_ratio(batch.unclamped_log_ratio.detach().sum(-1, keepdim=True))
         positive, negative = (
             (power * log_ratio + decay * (1 - log_ratio.exp())).exp() for power, decay in (self.pos, self.neg)
         )

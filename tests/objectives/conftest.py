@@ -25,6 +25,22 @@ def check() -> Callable[..., None]:
     return _check
 
 
+@pytest.fixture(scope="session")
+def far() -> Callable[..., tuple[float, list[float]]]:
+    return _far
+
+
+def _far(name: str, log_ratios: Sequence[float], *, advantage: float = 1.0) -> tuple[float, list[float]]:
+    """Loss and dL/dlog p of one response with these log-ratios, however large."""
+    old = torch.full((1, len(log_ratios)), -100.0, dtype=torch.float64)
+    new = (old + torch.tensor([log_ratios], dtype=torch.float64)).requires_grad_()
+    advantages = torch.full((1,), advantage, dtype=torch.float64)
+    batch = TokenBatch(log_probs=new, old_log_probs=old, advantages=advantages, mask=old < 0)
+    loss = make_objective(name)(batch).loss
+    (gradient,) = torch.autograd.grad(loss, new)
+    return loss.item(), gradient[0].tolist()
+
+
 def _tokens(ratios: Rows, advantages: Sequence[Any], *, old: Any = 0.25, **optional: Any) -> TokenBatch:
     """A float64 batch with these token ratios; None marks padding.
 

@@ -33,13 +33,28 @@ def test_value_at_the_default_bounds(tokens, check):
     )
 
 
+def test_a_far_token_is_not_clamped_before_the_mean(far):
+    # A = 1: z = -60 is the wrong way and counts in full, z = 10 counts 0.4: g = exp(-59.6/4), weight g/n each, and none
+    # for the clipped token.
+    g = math.exp(-59.6 / 4)
+    (loss, gradient) = far("gmpo", [-60.0, 10.0, 0.0, 0.0])
+    assert loss == pytest.approx(-g, rel=1e-12)
+    assert gradient == pytest.approx([-g / 4, 0.0, -g / 4, -g / 4], rel=1e-12)
+
+
+def test_a_response_beyond_the_clamp_has_no_gradient(far):
+    (loss, gradient) = far("gmpo", [-60.0, -10.0])
+    assert loss == pytest.approx(-math.exp(-20), rel=1e-12)
+    assert gradient == [0.0, 0.0]
+
+
 def mutate(monkeypatch):
     """The clip follows the opposite sign of A."""
     from testbed.objectives.gmpo import GMPO, clamp, torch
 
     def swapped(self, batch):
-        up = clamp(batch.log_ratio, -float("inf"), self.clip_high)
-        down = clamp(batch.log_ratio, -self.clip_low, float("inf"))
+        up = clamp(batch.unclamped_log_ratio, -float("inf"), self.clip_high)
+        down = clamp(batch.unclamped_log_ratio, -self.clip_low, float("inf"))
         return -batch.sequence_mean(torch.where(batch.advantages > 0, down, up)).exp() * batch.advantages
 
     monkeypatch.setattr(GMPO, "token_loss", swapped)

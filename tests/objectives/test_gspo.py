@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from testbed.errors import ConfigError
@@ -33,10 +35,34 @@ def test_value_for_negative_advantages(tokens, check):
     )
 
 
+@pytest.mark.parametrize("name", ["gspo", "gspo_token", "luspo"])
+def test_a_far_token_is_not_clamped_before_the_mean(name, far):
+    # z = (-30, 10): s = exp(-20/2) = e^-10, and every token's gradient of Σ_t ℓ_it is -s. Held at -20 before the mean,
+    # the first would have given e^-5 and no gradient.
+    (loss, gradient) = far(f"{name}(clip_low=1,clip_high=1,reduction=seq_mean_token_sum)", [-30.0, 10.0])
+    assert loss == pytest.approx(-2 * math.exp(-10), rel=1e-12)
+    assert gradient == pytest.approx([-math.exp(-10)] * 2, rel=1e-12)
+
+
+def test_one_far_token_in_a_thousand(far):
+    # exp(-60/1000)
+    (loss, gradient) = far("gspo(clip_low=1,clip_high=1)", [-60.0] + [0.0] * 999)
+    assert loss == pytest.approx(-math.exp(-0.06), rel=1e-12)
+    assert gradient == pytest.approx([-math.exp(-0.06) / 1000] * 1000, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gspo", "gspo_token", "luspo"])
+def test_a_response_beyond_the_clamp_has_no_gradient(name, far):
+    # The mean of z is -45 and is held at -20.
+    (loss, gradient) = far(f"{name}(clip_low=1,clip_high=1,reduction=seq_mean_token_mean)", [-80.0, -10.0])
+    assert loss == pytest.approx(-math.exp(-20), rel=1e-12)
+    assert gradient == [0.0, 0.0]
+
+
 def mutate(monkeypatch):
     """The ratio of the response is the product of its tokens' instead of their geometric mean."""
     monkeypatch.setattr(
-        GSPO, "sequence_ratio", lambda self, batch: batch.log_ratio.sum(-1, keepdim=True).exp().expand(batch.mask.shape)
+        GSPO, "sequence_ratio", lambda self, batch: batch.unclamped_log_ratio.sum(-1, keepdim=True).exp()
     )
 
 

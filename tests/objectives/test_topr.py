@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 HALF = math.log(0.5)
 
 
@@ -18,12 +20,18 @@ def test_value_by_hand(tokens, check):
     )
 
 
+def test_a_far_token_is_not_clamped_before_the_sum(far):
+    # A = -1: W = exp(-30 + 29) = 1/e.
+    (_, gradient) = far("topr", [-30.0, 29.0], advantage=-1.0)
+    assert gradient == pytest.approx([math.exp(-1)] * 2, rel=1e-12)
+
+
 def mutate(monkeypatch):
     """Good responses are tapered and bad ones are not."""
     from testbed.objectives.topr import TOPR, score_loss, torch
 
     def swapped(self, batch):
-        tapered = batch.log_ratio.detach().sum(-1, keepdim=True).clamp(max=0).exp()
+        tapered = batch.unclamped_log_ratio.detach().sum(-1, keepdim=True).clamp(max=0).exp()
         return score_loss(torch.where(batch.advantages < 0, torch.ones_like(tapered), tapered), batch)
 
     monkeypatch.setattr(TOPR, "token_loss", swapped)

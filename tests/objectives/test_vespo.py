@@ -32,6 +32,12 @@ def test_value_of_other_powers(tokens, check):
     check("vespo(pos=(1.0,0.0))", tokens([[4.0, 2.0]], [1.0]), gradient=[[-8.0, -8.0]])
 
 
+def test_a_far_token_is_not_clamped_before_the_sum(far):
+    # log W = -30 + 28 + 1 = -1 and φ = W²·exp(3(1 - W)); clamped token by token log W would be +1.
+    (_, gradient) = far("vespo(reduction=seq_mean_token_sum)", [-30.0, 28.0, 1.0])
+    assert gradient == pytest.approx([-math.exp(-2 + 3 * (1 - math.exp(-1)))] * 3, rel=1e-12)
+
+
 def mutate(monkeypatch):
     """The two pairs of powers trade places."""
     from testbed.objectives.vespo import VESPO
