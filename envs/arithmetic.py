@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.automaton import Ending
-from envs.catalogue import environment, whole
+from envs.catalogue import LONGEST_RESPONSE, environment, whole
 from envs.sequences import SequenceTask
 from testbed.errors import ConfigError
 
@@ -226,7 +226,7 @@ class Arithmetic(SequenceTask):
     """Number of problems."""
     level: int = whole(1, low=min(LEVELS), high=max(LEVELS))
     """Difficulty, see `LEVELS`."""
-    length: int = whole(5, low=2)
+    length: int = whole(5, low=2, high=LONGEST_RESPONSE)
     """Largest number of tokens in a response, the end-of-sequence token included."""
 
     def __post_init__(self) -> None:

@@ -24,6 +24,8 @@ REWARDS = ("bernoulli", "gaussian", "deterministic")
 class _Bandit(Environment, ABC):
     """A contextual bandit: contexts are states, and every transition ends the episode."""
 
+    longest: ClassVar[int] = 1
+
     arms: int = whole(100, low=2)
     """Number of arms K."""
     contexts: int = whole(16, low=1)

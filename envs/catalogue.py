@@ -22,10 +22,24 @@ from envs.automaton import Automaton, RewardKind, Tables, table_generator
 from testbed.errors import ConfigError
 from testbed.registry import Registry, parse_call
 
-__all__ = ["ENVIRONMENTS", "Environment", "choice", "env_names", "environment", "make_spec", "real", "whole"]
+__all__ = [
+    "ENVIRONMENTS",
+    "LONGEST_RESPONSE",
+    "Environment",
+    "choice",
+    "env_names",
+    "environment",
+    "make_spec",
+    "real",
+    "whole",
+]
 
 NAMESPACE = "testbed"
 """What precedes the slash of a Gymnasium id."""
+
+
+LONGEST_RESPONSE = 1000
+"""The most tokens any environment's response may be set to have; Gymnasium is told so as `max_episode_steps`."""
 
 
 def whole(default: int, *, low: int | None = None, high: int | None = None) -> Any:
@@ -55,6 +69,8 @@ class Environment(ABC):
 
     name: ClassVar[str]
     """Short id, such as `RareArm-v1`; set by `environment`."""
+    longest: ClassVar[int] = LONGEST_RESPONSE
+    """No parameters make a response longer than so many tokens."""
     small: ClassVar[dict[str, Any]] = {}
     """Parameters of a version with at most a few thousand responses, which the conformance tests enumerate."""
 
@@ -118,6 +134,8 @@ def environment(name: str) -> Callable[[EnvironmentClass], EnvironmentClass]:
             id=f"{NAMESPACE}/{name}",
             entry_point="envs.gym:AutomatonEnv",
             vector_entry_point="envs.gym:AutomatonVectorEnv",
+            # A bound for wrappers such as TimeAwareObservation; one above the longest response, it never cuts one off.
+            max_episode_steps=cls.longest + 1,
             kwargs={"name": name},
         )
         return cls

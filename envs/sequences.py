@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from envs.automaton import Automaton, Ending, Tables, Unfolded, unfold
-from envs.catalogue import choice, environment, real, whole
+from envs.catalogue import LONGEST_RESPONSE, choice, environment, real, whole
 from envs.starting_policy import STARTING_POLICIES, StartingPolicy
 
 __all__ = ["Copy", "DigitAddition", "Lock", "ModularSum", "Reverse", "SequenceTask", "VariableLength"]
@@ -112,7 +112,7 @@ class ModularSum(SequenceTask):
 
     prompts: int = whole(4, low=1)
     """Number of prompts."""
-    length: int = whole(6, low=1)
+    length: int = whole(6, low=1, high=LONGEST_RESPONSE)
     """Digits in a response, T."""
     vocabulary: int = whole(16, low=2)
     """Number of digits V, 0 to V-1."""
@@ -159,7 +159,7 @@ class _OneAnswer(SequenceTask, ABC):
 
     prompts: int = whole(8, low=1)
     """Number of prompts."""
-    length: int = whole(4, low=1)
+    length: int = whole(4, low=1, high=LONGEST_RESPONSE)
     """Tokens in a response, T."""
     vocabulary: int = whole(8, low=2)
     """Number of tokens V."""
@@ -397,7 +397,7 @@ class VariableLength(SequenceTask):
 
     prompts: int = whole(4, low=1)
     """Number of prompts."""
-    length: int = whole(16, low=2)
+    length: int = whole(16, low=2, high=LONGEST_RESPONSE)
     """Largest number of tokens in a response, T, the end-of-sequence token included."""
     vocabulary: int = whole(8, low=3)
     """Number of tokens V, the end-of-sequence token included."""
@@ -503,7 +503,7 @@ class DigitAddition(SequenceTask):
 
     prompts: int = whole(32, low=1)
     """Number of pairs."""
-    digits: int = whole(2, low=1)
+    digits: int = whole(2, low=1, high=LONGEST_RESPONSE - 1)
     """Digits of each number."""
     base: int = whole(10, low=2)
     """Base of the number system, which is the vocabulary."""

@@ -36,7 +36,7 @@ def gap(found, expected):
 def test_check_env_is_silent(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(gymnasium.make(f"testbed/{name}").unwrapped, skip_render_check=True)
+        check_env(gymnasium.make(f"testbed/{name}").unwrapped)
 
 
 @pytest.mark.parametrize("name", NAMES)
