@@ -99,8 +99,7 @@ class AutomatonEnv(gymnasium.Env[np.int64, np.int64]):
         self._story.end(int(action), reward, success)
         return np.int64(self._state), reward, True, False, {"success": success}
 
-    # Gymnasium's type of a frame has no text.
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The episode in words, where the mode is "ansi"; nothing where there is no mode."""
         return self._story.tell(self._state) if _draws(self) else None
 
@@ -224,8 +223,7 @@ class AutomatonVectorEnv(VectorEnv[Integers, Integers, npt.NDArray[Any]]):
             infos |= ending
         return self._states.copy(), rewards, terminated, truncated, infos
 
-    # Gymnasium's type of a frame has no text.
-    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[str, ...] | None:
         """Every episode in words, where the mode is "ansi"; nothing where there is no mode."""
         if not _draws(self):
             return None
