@@ -30,6 +30,10 @@ LEVELS = {
 """What a problem of each difficulty level looks like."""
 
 
+_DIFFERENT = {1: 10 * 10, 2: 100 * 100 * 2, 3: 21**3 * 4, 4: 8 * 8 * 100 * 2, 5: 8 * 21 * 21 * 2}
+"""How many expressions each level has."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """An expression and the whole number it equals.
@@ -57,19 +61,16 @@ def generate_problems(count: int, level: int = 1, seed: int = 0) -> list[Problem
     """
     if level not in LEVELS:
         raise ConfigError(f"level is {level!r}; expected one of {', '.join(map(str, LEVELS))}")
-    generator = np.random.default_rng((seed, level))
-    problems: dict[str, Problem] = {}
-    # Level 1 has but 100 problems; a hundred misses in a row for each one asked for means there are no more.
-    for _ in range(100 * count):
-        if len(problems) == count:
-            break
-        problem = _draw(generator, level)
-        problems.setdefault(problem.expression, problem)
-    if len(problems) < count:
+    if count > _DIFFERENT[level]:
         raise ConfigError(
-            f"count is {count}, but level {level} ({LEVELS[level]}) has only about {len(problems)} different problems; "
+            f"count is {count}, but level {level} ({LEVELS[level]}) has only {_DIFFERENT[level]:,} different problems; "
             "ask for fewer or raise the level"
         )
+    generator = np.random.default_rng((seed, level))
+    problems: dict[str, Problem] = {}
+    while len(problems) < count:
+        problem = _draw(generator, level)
+        problems.setdefault(problem.expression, problem)
     return list(problems.values())
 
 
@@ -228,6 +229,11 @@ class Arithmetic(SequenceTask):
     """Difficulty, see `LEVELS`."""
     length: int = whole(5, low=2, high=LONGEST_RESPONSE)
     """Largest number of tokens in a response, the end-of-sequence token included."""
+
+    @property
+    def size(self) -> int:
+        # At least: what can still become right differs from what cannot.
+        return self.prompts * self.length * self.tokens
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -101,7 +101,9 @@ class Environment(ABC):
         token_texts: tuple[str, ...] = (),
     ) -> Automaton:
         """An automaton over these transitions with tables from `draw_tables`."""
-        tables = self.draw_tables(table_generator(0))
+        # Parameters near the largest float overflow; the automaton says which table they spoil.
+        with np.errstate(all="ignore"):
+            tables = self.draw_tables(table_generator(0))
         return Automaton(
             name=self.name,
             transitions=transitions,
@@ -209,6 +211,14 @@ def _version(name: str) -> int:
     return int(name.rpartition("-v")[2])
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # An integer beyond the largest float.
+        return False
+
+
 def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any]) -> None:
     if rule["kind"] == "choice":
         options = rule["options"]
@@ -224,7 +234,7 @@ def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any])
         expected += f" strictly between {low} and {high}" if exclusive else f" in {low}..{high}"
     elif low is not None:
         expected += f" above {low}" if exclusive else f" of at least {low}"
-    fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    fits = isinstance(value, types) and not isinstance(value, bool) and (rule["kind"] == "whole" or _is_finite(value))
     if fits and low is not None:
         fits = value > low if exclusive else value >= low
     if fits and high is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from envs.automaton import Automaton, Ending, Tables, Unfolded, unfold
+from envs.automaton import Automaton, Ending, Tables, Unfolded, check_size, unfold
 from envs.catalogue import LONGEST_RESPONSE, choice, environment, real, whole
 from envs.starting_policy import STARTING_POLICIES, StartingPolicy
 
@@ -36,6 +36,20 @@ class SequenceTask(StartingPolicy, ABC):
     @abstractmethod
     def tokens(self) -> int:
         """Size of the vocabulary, with any special token."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """States times tokens, from the parameters alone, so that too many are refused before one is made.
+
+        A bound may stand for it: what is unfolded is counted once more.
+        """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = [item.name for item in fields(self) if item.metadata["kind"] == "whole"]
+        shown = ", ".join(f"{name} {getattr(self, name)}" for name in numbers)
+        check_size(f"{self.name} with {shown} has about {self.size:,} transitions", self.size, "one of these numbers")
 
     @cached_property
     def unfolded(self) -> Unfolded:
@@ -123,6 +137,10 @@ class ModularSum(SequenceTask):
     initial: str = choice("normal", STARTING_POLICIES)
     """Starting policy, see `StartingPolicy`."""
 
+    @property
+    def size(self) -> int:
+        return self.prompts * (1 + self.modulus * (self.length - 1)) * self.vocabulary
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.vocabulary < self.modulus:
@@ -153,6 +171,11 @@ def distinct_strings(count: int, length: int, vocabulary: int) -> list[Digits]:
     return list(strings)
 
 
+def _has_strings(count: int, length: int, vocabulary: int) -> bool:
+    """Whether there are so many different strings, without a power that takes forever."""
+    return length >= count.bit_length() or count <= vocabulary**length
+
+
 @dataclass(frozen=True, kw_only=True)
 class _OneAnswer(SequenceTask, ABC):
     """Tasks in which exactly one response is right, so that a key only knows whether all went well so far."""
@@ -168,9 +191,14 @@ class _OneAnswer(SequenceTask, ABC):
     def answers(self) -> list[Digits]:
         """The right response to each prompt."""
 
+    @property
+    def size(self) -> int:
+        # Of every prompt at every later step: right so far, or not.
+        return self.prompts * (1 + 2 * (self.length - 1)) * self.vocabulary
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prompts > self.vocabulary**self.length:
+        if not _has_strings(self.prompts, self.length, self.vocabulary):
             raise self.refuse("prompts", f"at most vocabulary^length = {self.vocabulary**self.length} different ones")
 
     @property
@@ -418,6 +446,11 @@ class VariableLength(SequenceTask):
         """Number of right answers to each prompt."""
         return max(1, round(self.fraction * (self.vocabulary - 1)))
 
+    @property
+    def size(self) -> int:
+        # Of every prompt at every later step: a right answer was given, or a wrong one.
+        return self.prompts * (1 + 2 * (self.length - 1)) * self.vocabulary
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.right_answers >= self.vocabulary - 1:
@@ -508,9 +541,18 @@ class DigitAddition(SequenceTask):
     base: int = whole(10, low=2)
     """Base of the number system, which is the vocabulary."""
 
+    @property
+    def size(self) -> int:
+        # Of every pair of remaining digits: a carry or none, right so far or not. Prompts meet where few digits remain.
+        # A state is as long as the digits it holds.
+        remaining = range(min(self.digits, self.prompts.bit_length()))
+        met = sum(min(self.prompts, self.base ** (2 * digits)) for digits in remaining)
+        apart = (self.digits - len(remaining)) * self.prompts
+        return (self.prompts + 4 * (met + apart)) * max(self.base, 2 * self.digits)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prompts > self.base ** (2 * self.digits):
+        if not _has_strings(self.prompts, 2 * self.digits, self.base):
             raise self.refuse("prompts", f"at most base^(2·digits) = {self.base ** (2 * self.digits)} different ones")
 
     @property

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import fields
 
 import gymnasium
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import envs
 from envs import env_names, make_spec
+from envs.catalogue import ENVIRONMENTS
 from testbed.errors import ConfigError, UnknownNameError
 
 
@@ -26,6 +28,35 @@ def test_every_environment_is_known_to_gymnasium():
 @pytest.mark.parametrize("name", ["RareArm-v1", "testbed/RareArm-v1", "rare-arm", "rare_arm", "RareArm", "rarearm-v1"])
 def test_forgiving_names(name):
     assert make_spec(name).name == "RareArm-v1"
+
+
+NUMBERS = [
+    (name, item.name) for name in env_names() for item in fields(ENVIRONMENTS[name]) if item.metadata["kind"] == "whole"
+]
+
+
+@pytest.mark.parametrize("value", [99_999_999_999, 10**24, 10**399])
+@pytest.mark.parametrize(("name", "parameter"), NUMBERS)
+def test_sizes_beyond_reason_are_refused_before_anything_is_built(name, parameter, value, monkeypatch):
+    def build(*_, **__):
+        raise AssertionError("something is built")
+
+    monkeypatch.setattr(f"{ENVIRONMENTS[name].__module__}.{ENVIRONMENTS[name].__qualname__}.automaton", build)
+    with pytest.raises(ConfigError, match=rf"{name}.* {parameter} (is )?{value}\b.*; expected "):
+        make_spec(name, **{parameter: value})
+
+
+@pytest.mark.parametrize("name", env_names())
+def test_numbers_beyond_the_largest_float_are_refused(name):
+    for item in fields(ENVIRONMENTS[name]):
+        if item.metadata["kind"] == "real":
+            with pytest.raises(ConfigError, match=f"{name}: {item.name} is 10+; expected a finite number"):
+                make_spec(name, **{item.name: 10**399})
+
+
+def test_numbers_near_the_largest_float_are_refused_by_the_table_they_spoil():
+    with pytest.raises(ConfigError, match="Lock-v1: initial_logits holds NaN or infinity"):
+        make_spec("Lock-v1(scale=1e308,initial=normal)")
 
 
 @pytest.mark.parametrize("name", env_names())

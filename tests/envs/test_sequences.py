@@ -28,6 +28,30 @@ def test_modular_sum_rule(enumerated):
         assert reward == float(sum(digits) % 3 == prompt % 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ModularSum-v1", {"prompts": 3, "length": 4, "vocabulary": 5, "modulus": 3}),
+        ("ModularSum-v1", {"length": 1}),
+        ("Copy-v1", {"prompts": 3, "length": 4, "vocabulary": 3}),
+        ("Reverse-v1", {"prompts": 2, "length": 1, "vocabulary": 3}),
+        ("Lock-v1", {"prompts": 2, "length": 5, "vocabulary": 2}),
+        ("VariableLength-v1", {"prompts": 2, "length": 6, "vocabulary": 4}),
+        # Every pair of two digits: no two prompts differ in what they hold of their last digits.
+        ("DigitAddition-v1", {"prompts": 10_000, "digits": 2, "base": 10}),
+    ],
+)
+def test_size_is_known_before_the_tables(name, parameters):
+    assert ENVIRONMENTS[name](**parameters).size == make_spec(name, **parameters).transitions.numel()
+
+
+@pytest.mark.parametrize(("prompts", "digits", "base"), [(32, 2, 10), (1, 1, 2), (500, 3, 3)])
+def test_size_of_additions_is_a_bound(prompts, digits, base):
+    parameters = {"prompts": prompts, "digits": digits, "base": base}
+    size = ENVIRONMENTS["DigitAddition-v1"](**parameters).size
+    assert size / 3 < make_spec("DigitAddition-v1", **parameters).transitions.numel() <= size
+
+
 def test_modular_sum_has_its_closed_forms():
     spec = make_spec("ModularSum-v1")
     # Four prompts in the first layer, four sums for each in the five others.
