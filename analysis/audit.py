@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.claims._estimands import Measure, average, final, largest
-from analysis.claims._settings import MODULAR_SUM, NULL_REWARD, STALE
 from analysis.gradient_weights import describe
+from analysis.judging.estimands import Measure, average, final, largest
+from analysis.judging.settings import MODULAR_SUM, NULL_REWARD, STALE
 from analysis.laws import Drawn, Finding, check_laws, draw, loss_and_gradient
 from analysis.phenomena import detect
 from analysis.statistics import MINIMUM_SEEDS, interval, proportion_interval

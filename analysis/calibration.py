@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.claims import StatisticalClaim, claim_names, get_claim
-from analysis.claims._arms import ArmCache, lean, run_arms
-from analysis.claims._judging import judge_values, tune
+from analysis.judging.arms import ArmCache, lean, run_arms
+from analysis.judging.tuning import tune
+from analysis.judging.values import judge_values
 from analysis.statistics import decide, interquartile_mean, interval, smallest_step
 from analysis.trajectories import Trajectories
 from testbed.errors import ConfigError
@@ -338,7 +339,7 @@ def _calibrate_one(claim: StatisticalClaim, repeats: int, cache: ArmCache) -> Cl
 
 def _null_sides(claim: StatisticalClaim, seeds: int, cache: ArmCache | None = None) -> dict[str, Trajectories]:
     """The arms of the null run, each with a master seed of its own where they are compared."""
-    arms, _, _ = tune(claim, _null_arms(claim), cache)
+    arms = tune(claim, _null_arms(claim), cache).arms
     return {
         name: run_arms(lean(claim.setting, claim.estimand.description), {name: arm}, seeds, MASTER_SEED + index, cache)[
             name
@@ -368,7 +369,7 @@ def _drawn(claim: StatisticalClaim, repetitions: Sequence[Array], effect: float)
 
 def _own_repetitions(claim: StatisticalClaim, repeats: int, cache: ArmCache) -> list[Array]:
     """The claim's own experiment, its arms paired as they are."""
-    chosen, _, _ = tune(claim, claim.arms, cache)
+    chosen = tune(claim, claim.arms, cache).arms
     needed = {arm: chosen[arm] for arm in claim.estimand.arms}
     runs = run_arms(lean(claim.setting, claim.estimand.description), needed, repeats * _size(claim), OWN_SEED, cache)
     return _repetitions(claim, runs, repeats)

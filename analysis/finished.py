@@ -1,30 +1,28 @@
-"""Verdicts kept one by one while a verification runs, so that an interruption costs no more than the claim at hand."""
+"""Results kept one by one while a verification runs, so that an interruption costs no more than the claim at hand."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import Verdict
+from analysis.claims import ClaimResult
 from testbed.errors import ConfigError, StorageError
 from testbed.simulation.folder import StorageWarning
 from testbed.simulation.storage import is_intact, write_atomically, write_sealed
 
-__all__ = ["PLAN", "FinishedVerdicts"]
+__all__ = ["PLAN", "FinishedResults"]
 
 PLAN = "plan.json"
 """What decides the numbers of a verification, as a file of its folder."""
 _VERDICTS = "verdicts"
 
 
-class FinishedVerdicts:
-    """The verdicts of one verification, each in a sealed file of its own.
+class FinishedResults:
+    """The results of one verification, each in a sealed file of its own.
 
     Args:
         folder: of the verification.
@@ -60,13 +58,13 @@ class FinishedVerdicts:
                 "or restore it"
             )
 
-    def load(self) -> dict[str, Verdict]:
-        """The whole verdicts by id; a damaged one is renamed, with a warning, so that it is judged again.
+    def load(self) -> dict[str, ClaimResult]:
+        """The whole results by claim id; a damaged one is renamed, with a warning, so that its claim is judged again.
 
         Raises:
-            StorageError: a verdict of another verification.
+            StorageError: a result of another verification.
         """
-        found: dict[str, Verdict] = {}
+        found: dict[str, ClaimResult] = {}
         for path in sorted(self._folder.glob("*.json")):
             content = path.read_bytes()
             if not is_intact(path, content):
@@ -81,29 +79,18 @@ class FinishedVerdicts:
             kept = json.loads(content)
             if kept["plan"] != self._fingerprint:
                 raise StorageError(f"{path} is a verdict of another verification; remove it")
-            verdict = _verdict(kept["verdict"])
-            found[verdict.id] = verdict
+            result = ClaimResult.from_json(kept["verdict"])
+            found[result.claim.id] = result
         return found
 
-    def add(self, verdict: Verdict) -> None:
-        """Write one verdict, in one step.
+    def add(self, result: ClaimResult) -> None:
+        """Write one result, in one step.
 
         Raises:
             StorageError: the disk refuses.
         """
-        content = json.dumps({"plan": self._fingerprint, "verdict": verdict.to_json()}, allow_nan=False).encode()
-        write_sealed(self._folder, verdict.id.replace("/", "--"), ".json", content)
-
-
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    known = {item.name for item in fields(Verdict)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in known
-    }
-    # The only number that a verdict must have; JSON has no NaN.
-    if values["estimate"] is None:
-        values["estimate"] = math.nan
-    return Verdict(**values)
+        content = json.dumps({"plan": self._fingerprint, "verdict": result.to_json()}, allow_nan=False).encode()
+        write_sealed(self._folder, result.claim.id.replace("/", "--"), ".json", content)
 
 
 def _short(value: Any) -> str:

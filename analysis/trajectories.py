@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,28 @@ from numpy.typing import NDArray
 from testbed.diagnostics import metric_info
 from testbed.errors import ConfigError
 
-__all__ = ["Trajectories", "by_objective", "curve"]
+__all__ = ["Figure", "Series", "Trajectories", "by_objective", "curve"]
 
 Array = NDArray[np.float64]
+
+
+class Series(TypedDict):
+    """One line of a figure: its points with their intervals, NaN where a point has none."""
+
+    label: str
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Figure(TypedDict):
+    """Lines over one axis, as a result keeps them and a report draws them."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series]
 
 
 class Trajectories:
@@ -50,12 +69,12 @@ def by_objective(table: pd.DataFrame) -> dict[str, Trajectories]:
     return {str(label): Trajectories(rows) for label, rows in table.groupby("objective", sort=False)}
 
 
-def curve(metric: str, arms: Mapping[str, Trajectories]) -> dict[str, Any]:
+def curve(metric: str, arms: Mapping[str, Trajectories]) -> Figure:
     """A metric over the rollouts, one series an arm: mean over seeds with a pointwise 95 % interval.
 
     The intervals are for the eye; no verdict reads them. Steps and arms without data are left out.
     """
-    series = []
+    series: list[Series] = []
     for name, run in arms.items():
         if metric not in run:
             continue

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import MASTER_SEED, Verdict, claim_names, get_claim, run_claim
-from analysis.claims._arms import ArmCache
-from analysis.finished import PLAN, FinishedVerdicts
+from analysis.claims import MASTER_SEED, ClaimResult, claim_names, get_claim, run_claim
+from analysis.finished import PLAN, FinishedResults
+from analysis.judging.arms import ArmCache
 from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
 from testbed.errors import ConfigError, UnknownNameError
@@ -34,11 +34,11 @@ class Verification:
 
     Attributes:
         folder: where `results.json` and `report.html` lie.
-        verdicts: one per claim, by id.
+        results: one per claim, in the order asked for.
     """
 
     folder: Path
-    verdicts: tuple[Verdict, ...]
+    results: tuple[ClaimResult, ...]
 
     @property
     def report(self) -> Path:
@@ -46,9 +46,9 @@ class Verification:
         return self.folder / "report.html"
 
     @property
-    def changed(self) -> tuple[Verdict, ...]:
-        """The verdicts that differ from those on record."""
-        return tuple(verdict for verdict in self.verdicts if not verdict.as_recorded)
+    def changed(self) -> tuple[ClaimResult, ...]:
+        """The results whose verdict differs from the one on record."""
+        return tuple(result for result in self.results if not result.as_recorded)
 
 
 def select(names: Iterable[str], tier: str) -> list[str]:
@@ -96,13 +96,13 @@ def verify(
         seed: master seed.
         out: folder of the run; `None`: a new one below `runs/`.
         jobs: processes, each with one thread; -1: one per core.
-        resume: whether to continue what an interrupted call began in `out`; finished verdicts are kept as they are.
+        resume: whether to continue what an interrupted call began in `out`; finished claims are kept as they are.
         command: how this was started, for the record.
 
     Raises:
         RunExistsError: `out` already holds something and `resume` was not asked for; nothing is run.
         ConfigError: `resume` without a folder, or into one that was begun with another configuration.
-        StorageError: a verdict cannot be written, or another process works in the same folder.
+        StorageError: a result cannot be written, or another process works in the same folder.
     """
     if resume and out is None:
         raise ConfigError("resume needs the folder of the interrupted verification; pass out")
@@ -118,12 +118,12 @@ def verify(
         "versions": environment_facts(),
     }
     with hold(folder / ".locks", "verification", group="verification"):
-        kept = FinishedVerdicts(folder, plan)
+        kept = FinishedResults(folder, plan)
         done = kept.load()
-        for verdict in _run_all([name for name in chosen if name not in done], seeds, seed, jobs):
-            done[verdict.id] = verdict
-            kept.add(verdict)
-    verdicts = [done[name] for name in chosen]
+        for result in _run_all([name for name in chosen if name not in done], seeds, seed, jobs):
+            done[result.claim.id] = result
+            kept.add(result)
+    results = [done[name] for name in chosen]
     facts = {
         "versions": environment_facts(),
         "commit": _commit(),
@@ -134,33 +134,33 @@ def verify(
         "date": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,
     }
-    adjusted = adjusted_p_values(verdicts)
-    rows = [verdict.to_json() | {"adjusted": adjusted.get(verdict.id)} for verdict in verdicts]
+    adjusted = adjusted_p_values(results)
+    rows = [result.to_json() | {"adjusted": adjusted.get(result.claim.id)} for result in results]
     _write(folder / "results.json", {"run": facts, "claims": rows})
     write_report(folder)
-    return Verification(folder, tuple(verdicts))
+    return Verification(folder, tuple(results))
 
 
-def adjusted_p_values(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+def adjusted_p_values(results: Sequence[ClaimResult]) -> dict[str, dict[str, float]]:
     """p-values corrected for the number of claims, by id: `holm` inside a paper, `benjamini_hochberg` over the run.
 
     Exact claims have no p-value and do not count.
     """
-    tested = {verdict.id: verdict for verdict in verdicts if verdict.p_value is not None}
-    if not tested:
+    p_values = {result.claim.id: result.p_value for result in results if result.p_value is not None}
+    if not p_values:
         return {}
-    p_values = {name: float(verdict.p_value or 0.0) for name, verdict in tested.items()}
-    ledger = dict(zip(tested, benjamini_hochberg(list(p_values.values())), strict=True))
+    papers = {result.claim.id: result.claim.paper for result in results if result.claim.id in p_values}
+    ledger = dict(zip(p_values, benjamini_hochberg(list(p_values.values())), strict=True))
     adjusted: dict[str, dict[str, float]] = {}
-    for paper in dict.fromkeys(verdict.paper for verdict in tested.values()):
-        family = [name for name, verdict in tested.items() if verdict.paper == paper]
+    for paper in dict.fromkeys(papers.values()):
+        family = [name for name in p_values if papers[name] == paper]
         for name, value in zip(family, holm([p_values[item] for item in family]), strict=True):
             adjusted[name] = {"holm": float(value), "benjamini_hochberg": float(ledger[name])}
     return adjusted
 
 
-def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> Iterator[Verdict]:
-    """Verdicts as they get ready, in any order."""
+def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> Iterator[ClaimResult]:
+    """Results as they get ready, in any order."""
     from joblib import Parallel, delayed
 
     # The longest first, so that no process is left with a long one at the end.
@@ -172,12 +172,12 @@ def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> 
     ):
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
         cache = ArmCache(Path(folder))
-        for verdict in parallel(delayed(_run_one)(name, seeds, seed, cache) for name in order):
-            yield verdict
+        for result in parallel(delayed(_run_one)(name, seeds, seed, cache) for name in order):
+            yield result
             progress.advance()
 
 
-def _run_one(name: str, seeds: int | None, seed: int, cache: ArmCache) -> Verdict:
+def _run_one(name: str, seeds: int | None, seed: int, cache: ArmCache) -> ClaimResult:
     import torch
 
     torch.set_num_threads(1)

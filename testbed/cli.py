@@ -16,7 +16,7 @@ from testbed.errors import ConfigError, TestbedError, TestbedWarning
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analysis.claims import Verdict
+    from analysis.judging.result import ClaimResult
 
 __all__ = ["app", "main"]
 
@@ -183,10 +183,10 @@ def verify(
         resume=resume,
         command=" ".join(["testbed", *sys.argv[1:]]),
     )
-    _print_verdicts(done.verdicts)
+    _print_verdicts(done.results)
     typer.echo(f"report: {done.report}")
     if done.changed:
-        changes = ", ".join(f"{item.id} ({item.recorded} → {item.verdict})" for item in done.changed)
+        changes = ", ".join(f"{item.claim.id} ({item.claim.recorded} → {item.verdict})" for item in done.changed)
         typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
         raise typer.Exit(1)
 
@@ -428,6 +428,7 @@ def transfer(
     """Judge claims on the toy and on a language model, side by side; exit with 1 when a verdict is not the recorded."""
     from analysis.transfer import run_transfer
     from analysis.transfer.claims import choose
+    from analysis.transfer.page import summary_rows
 
     chosen, scale = choose(claims or [], device)
     done = run_transfer(
@@ -440,10 +441,10 @@ def transfer(
         command=" ".join(["testbed", *sys.argv[1:]]),
         report=typer.echo,
     )
-    _print_table(("claim", "toy", "language model", ""), done.rows())
+    _print_table(("claim", "toy", "language model", ""), summary_rows(done))
     typer.echo(f"page: {done.page}")
     if done.changed:
-        changes = ", ".join(f"{side.id} ({side.recorded} → {side.verdict})" for side in done.changed)
+        changes = ", ".join(f"{side.claim.id} ({side.claim.recorded} → {side.verdict})" for side in done.changed)
         typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
         raise typer.Exit(1)
 
@@ -547,28 +548,28 @@ def _write_json(path: Path | None, content: Any) -> None:
 # -- output --------------------------------------------------------------------------------------------------------
 
 
-def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+def _print_verdicts(results: Sequence[ClaimResult]) -> None:
     rows = []
-    for verdict in verdicts:
-        mark, colour = _MARKS[verdict.verdict]
+    for result in results:
+        mark, colour = _MARKS[result.verdict]
         bounds = (
-            f"{verdict.estimate:.3g}"
-            if verdict.interval is None
-            else f"{verdict.estimate:.3g} [{verdict.interval[0]:.3g}, {verdict.interval[1]:.3g}]"
+            f"{result.estimate:.3g}"
+            if result.interval is None
+            else f"{result.estimate:.3g} [{result.interval[0]:.3g}, {result.interval[1]:.3g}]"
         )
-        side = {"greater": ">", "less": "<", "equivalent": "within ±", "identity": "≤"}[verdict.direction]
-        note = "" if verdict.as_recorded else f" (recorded: {verdict.recorded})"
+        side = {"greater": ">", "less": "<", "equivalent": "within ±", "identity": "≤"}[result.direction]
+        note = "" if result.as_recorded else f" (recorded: {result.claim.recorded})"
         rows.append(
             (
-                verdict.id,
-                f"[{colour}]{mark} {verdict.verdict}[/]{note}",
+                result.claim.id,
+                f"[{colour}]{mark} {result.verdict}[/]{note}",
                 bounds,
-                f"{side} {verdict.threshold:.3g}",
-                verdict.unit,
+                f"{side} {result.threshold:.3g}",
+                result.claim.unit,
             )
         )
     _print_table(("claim", "verdict", "estimate [99 % interval]", "claimed", "unit"), rows)
-    counts = {kind: sum(verdict.verdict == kind for verdict in verdicts) for kind in _MARKS}
+    counts = {kind: sum(result.verdict == kind for result in results) for kind in _MARKS}
     typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
 
 

@@ -7,15 +7,16 @@ True
 
 from __future__ import annotations
 
-from analysis.claims._claim import Claim, ExactClaim, StatisticalClaim, claim_names, get_claim
-from analysis.claims._judging import MASTER_SEED, Verdict, run_claim
+from analysis.judging.claim import Claim, ExactClaim, StatisticalClaim, claim_names, get_claim
+from analysis.judging.result import ClaimResult
+from analysis.judging.run import MASTER_SEED, run_claim
 
 __all__ = [
     "MASTER_SEED",
     "Claim",
+    "ClaimResult",
     "ExactClaim",
     "StatisticalClaim",
-    "Verdict",
     "claim_names",
     "get_claim",
     "run_claim",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import at_matched, average, between, contrast, difference, final, largest, value_of
-from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
+from analysis.judging.claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import at_matched, average, between, contrast, difference, final, largest, value_of
+from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.theory.entropy_dynamics import entropy_gradient, gated_advantages, random_state
 from analysis.theory.gradient_weights import random_tokens
 from testbed.advantages import advantages

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims._claim import Falsifier, Null, RecordedVerdict, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import (
+from analysis.judging.claim import Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import (
     Array,
     Estimand,
     at_matched,
@@ -19,7 +19,8 @@ from analysis.claims._estimands import (
     in_order,
     quotient,
 )
-from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
+from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
+from analysis.statistics import Verdict
 from analysis.trajectories import Trajectories
 
 PAPER = "Baselines"
@@ -172,7 +173,7 @@ UPPER_OFFSETS = {
 NOISE_ACTS = (("ε_high 0.25", "clip/high_fraction"), ("ε_high 0.25", "clip/low_fraction"))
 
 
-def _in_order_of_upper_offset(name: str, setting: Mapping[str, Any], policy: str, recorded: RecordedVerdict) -> None:
+def _in_order_of_upper_offset(name: str, setting: Mapping[str, Any], policy: str, recorded: Verdict) -> None:
     register(
         StatisticalClaim(
             id=f"baselines/{name}",
@@ -210,7 +211,7 @@ _in_order_of_upper_offset("noise-order-peaked", PEAKED_NOISE, "peaked", "reprodu
 _in_order_of_upper_offset("noise-order-spread", SPREAD_NOISE, "spread", "refuted")
 
 
-def _boundary(name: str, rule: str, formula: str, offset: float, recorded: RecordedVerdict) -> None:
+def _boundary(name: str, rule: str, formula: str, offset: float, recorded: Verdict) -> None:
     register(
         StatisticalClaim(
             id=f"baselines/{name}",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims._claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import (
+from analysis.judging.claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import (
     Estimand,
     at_matched,
     average,
@@ -24,7 +24,7 @@ from analysis.claims._estimands import (
     roughness,
     value_of,
 )
-from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
+from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.theory.entropy_dynamics import (
     BanditState,
     entropy_gradient,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from analysis.claims._claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import (
+from analysis.judging.claim import DEFAULT_SEEDS, ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import (
     at_matched,
     average,
     contrast,
@@ -16,7 +16,7 @@ from analysis.claims._estimands import (
     roughness,
     time_to,
 )
-from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
+from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.theory.gradient_weights import Tokens, autograd_update, random_tokens
 from testbed.sampling import collect_groups
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from analysis.claims._claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import (
+from analysis.judging.claim import ExactClaim, Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import (
     Estimand,
     at_matched,
     average,
@@ -20,7 +20,7 @@ from analysis.claims._estimands import (
     relative_change,
     roughness,
 )
-from analysis.claims._settings import MODULAR_SUM
+from analysis.judging.settings import MODULAR_SUM
 from testbed.batch import TokenBatch
 from testbed.objectives import make_objective
 from testbed.objectives._base import Wrapper

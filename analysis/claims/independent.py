@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims._claim import Falsifier, Null, StatisticalClaim, register
-from analysis.claims._estimands import Estimand, Measure, at_matched, average, difference, final, largest, value_of
-from analysis.claims._settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD, STALE
+from analysis.judging.claim import Falsifier, Null, StatisticalClaim, register
+from analysis.judging.estimands import Estimand, Measure, at_matched, average, difference, final, largest, value_of
+from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD, STALE
 from analysis.trajectories import Trajectories
 
 Array = NDArray[np.float64]

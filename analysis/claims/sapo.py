@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims._claim import ExactClaim, Falsifier, StatisticalClaim, Tuning, register
-from analysis.claims._estimands import Estimand, average, contrast, difference, final, in_order, value_of
-from analysis.claims._settings import STALE
+from analysis.judging.claim import ExactClaim, Falsifier, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import Estimand, average, contrast, difference, final, in_order, value_of
+from analysis.judging.settings import STALE
 from analysis.theory.gradient_weights import Tokens, autograd_update
 
 PAPER = "SAPO"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.claims._claim import ExactClaim, Falsifier, RecordedVerdict, register
+from analysis.judging.claim import ExactClaim, Falsifier, register
+from analysis.statistics import Verdict
 from analysis.theory import (
     bandit_flow,
     degenerate_groups,
@@ -48,7 +49,7 @@ def _register(
     statement: str,
     sabotage: str,
     measure: Callable[[], float],
-    recorded: RecordedVerdict = "reproduced",
+    recorded: Verdict = "reproduced",
 ) -> None:
     register(
         ExactClaim(

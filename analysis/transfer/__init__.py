@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from analysis.transfer._claim import LanguageModelClaim, Scale, TransferClaim
-from analysis.transfer._running import Outcome, Transfer, run_transfer
 from analysis.transfer.claims import TRANSFERS, transfer_names
+from analysis.transfer.comparison import LanguageModelClaim, Scale, TransferClaim
+from analysis.transfer.outcome import Outcome, Transfer
+from analysis.transfer.run import run_transfer
 
 __all__ = [
     "TRANSFERS",

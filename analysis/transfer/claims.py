@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.claims import StatisticalClaim
-from analysis.claims._claim import Falsifier, Tuning
-from analysis.claims._estimands import Estimand, at_matched, average, contrast, difference, final, in_order
 from analysis.claims.sapo import ROUTED, ROUTED_SCOPE
-from analysis.transfer._claim import LanguageModelClaim, Scale, TransferClaim
-from analysis.transfer._training import RECENT_REWARD, SUCCESS
+from analysis.judging.claim import Falsifier, Tuning
+from analysis.judging.estimands import Estimand, at_matched, average, contrast, difference, final, in_order
+from analysis.transfer.comparison import LanguageModelClaim, Scale, TransferClaim
+from analysis.transfer.training import RECENT_REWARD, SUCCESS
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.finetune import TaskSettings, WarmStartSettings
 

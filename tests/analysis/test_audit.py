@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import analysis.audit
 from analysis.audit import STRESSES, Measured, audit, load_objective, twins
-from analysis.claims._estimands import average, final
+from analysis.judging.estimands import average, final
 from analysis.laws import check_laws
 from testbed.cli import app
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError

@@ -19,7 +19,7 @@ from analysis.calibration import (
     reason_to_skip,
 )
 from analysis.claims import StatisticalClaim, claim_names, get_claim
-from analysis.claims._arms import run_arms
+from analysis.judging.arms import run_arms
 from testbed.errors import ConfigError, RunExistsError
 
 

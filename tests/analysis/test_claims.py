@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import ExactClaim, StatisticalClaim, claim_names, get_claim, run_claim
-from analysis.claims._claim import Falsifier, Null, Tuning
-from analysis.claims._estimands import (
+from analysis.judging.claim import Falsifier, Null, Tuning
+from analysis.judging.estimands import (
     at_matched,
     average,
     between,
@@ -25,9 +25,12 @@ from analysis.claims._estimands import (
     roughness,
     time_to,
 )
-from analysis.claims._judging import CHOOSING_SEEDS, judge_values, tune
-from analysis.claims._judging import _filled as filled
-from analysis.statistics import VERDICT_LEVEL, judge
+from analysis.judging.result import ClaimVerdict
+from analysis.judging.run import CHOOSING_SEEDS
+from analysis.judging.tuning import tune
+from analysis.judging.values import judge_values
+from analysis.judging.values import lowest_and_highest as filled
+from analysis.statistics import VERDICT_LEVEL, Verdict, judge
 from analysis.trajectories import Trajectories, by_objective, curve
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError, UnknownNameError
@@ -117,8 +120,8 @@ def test_claims_say_what_a_reader_needs(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in claim_names() if isinstance(get_claim(n), ExactClaim)])
 def test_exact_claims_hold_and_their_falsifiers_fail(name: str) -> None:
     verdict = run_claim(name)
-    assert verdict.verdict == verdict.recorded, verdict.reason
-    assert verdict.falsifier["verdict"] == "refuted"
+    assert verdict.verdict == verdict.claim.recorded, verdict.reason
+    assert verdict.falsifier.verdict == "refuted"
 
 
 def test_some_claims_are_on_record_as_refuted() -> None:
@@ -131,7 +134,7 @@ def test_some_claims_are_on_record_as_refuted() -> None:
 def test_a_true_claim_is_reproduced_and_its_falsifier_is_not() -> None:
     verdict = run_claim(small_claim())
     assert verdict.verdict == "reproduced"
-    assert verdict.falsifier["verdict"] == "refuted"
+    assert verdict.falsifier.verdict == "refuted"
     assert verdict.interval is not None
     assert verdict.interval[0] > 0.05
     assert len(verdict.per_seed) == 8
@@ -403,7 +406,7 @@ def test_a_claim_file_that_cannot_be_loaded_is_named(
     (tmp_path / "shelf").mkdir()
     (tmp_path / "shelf" / "__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "shelf" / "paper.py").write_text(
-        "from analysis.claims import ExactClaim\nfrom analysis.claims._claim import Falsifier\n"
+        "from analysis.claims import ExactClaim\nfrom analysis.judging.claim import Falsifier\n"
         f"from envs import make_spec\nExactClaim({written})\n",
         encoding="utf-8",
     )
@@ -430,8 +433,9 @@ def test_a_claim_is_checked_without_making_an_environment(monkeypatch: pytest.Mo
         ("inconclusive", "vacuous", False),
     ],
 )
-def test_what_contradicts_the_record(recorded: str, verdict: str, agrees: bool) -> None:
-    found = dataclasses.replace(run_claim("theory/sapo-gate"), recorded=recorded, verdict=verdict)
+def test_what_contradicts_the_record(recorded: Verdict, verdict: ClaimVerdict, agrees: bool) -> None:
+    exact = run_claim("theory/sapo-gate")
+    found = dataclasses.replace(exact, claim=dataclasses.replace(exact.claim, recorded=recorded), verdict=verdict)
     assert found.as_recorded == agrees
 
 
@@ -469,8 +473,9 @@ def test_controls_and_the_null_arm_are_reported_without_a_verdict() -> None:
     absent = difference(at_matched("exact/entropy", "exact/kl_cumulative", 1e6), of="large", minus="tiny")
     verdict = run_claim(small_claim(controls=(control, absent)))
     present, missing = verdict.controls
-    assert present["estimand"] == control.description
-    assert missing["estimate"] is None
+    assert present.estimand == control.description
+    assert math.isnan(missing.estimate)
+    assert missing.interval is None
 
 
 @pytest.mark.parametrize("seed", [101, 10_001, 20_000, 20_999])
@@ -493,11 +498,10 @@ def test_a_best_rate_at_the_edge_of_its_grid_is_said() -> None:
     )
     notes = run_claim(tuned).notes
     assert "The best learning rate of large, 4, is the last of its grid, so a better one may lie beyond." in notes
-    chosen, _, edges = tune(
-        dataclasses.replace(tuned, tuning=Tuning((0.01, 4.0, 1e-9), final("exact/return"))), tuned.arms
-    )
-    assert chosen["large"]["learning_rate"] == 4.0
-    assert edges == []
+    wider = dataclasses.replace(tuned, tuning=Tuning((0.01, 4.0, 1e-9), final("exact/return")))
+    chosen = tune(wider, tuned.arms)
+    assert chosen.arms["large"]["learning_rate"] == 4.0
+    assert chosen.at_the_edge == ()
 
 
 def test_one_missing_seed_in_a_hundred_is_given_the_worst_of_the_others() -> None:
@@ -544,13 +548,13 @@ def test_waiting_times_are_shown_as_a_kaplan_meier_curve() -> None:
     verdict = run_claim(waiting)
     assert verdict.event_times is not None
     tiny, large = verdict.event_times["tiny"], verdict.event_times["large"]
-    assert (tiny["events"], tiny["seeds"]) == (0, 8), "with the tiny step no run gets there"
-    assert large["events"] > 0
+    assert (tiny.events, tiny.seeds) == (0, 8), "with the tiny step no run gets there"
+    assert large.events > 0
     (figure,) = [item for item in verdict.curves if item["title"].startswith("Kaplan-Meier")]
     falling = dict(zip([s["label"] for s in figure["series"]], [s["mean"] for s in figure["series"]], strict=True))
     assert falling["tiny"] == [1.0, 1.0]
     assert falling["large"][0] == 1.0
-    assert falling["large"][-1] == pytest.approx(1 - large["events"] / 8)
+    assert falling["large"][-1] == pytest.approx(1 - large.events / 8)
     assert verdict.to_json()["event_times"]["tiny"]["median"] is None
 
 

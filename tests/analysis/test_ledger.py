@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from analysis.claims import claim_names, get_claim
-from analysis.claims._claim import StatisticalClaim
+from analysis.judging.claim import StatisticalClaim
 from analysis.ledger import STATUSES, Entry, entries, ledger_page
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import objective_names

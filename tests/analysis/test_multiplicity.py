@@ -4,18 +4,19 @@ import dataclasses
 
 import pytest
 
-from analysis.claims import Verdict, run_claim
+from analysis.claims import ClaimResult, run_claim
 from analysis.verify import adjusted_p_values
 
 
 @pytest.fixture(scope="module")
-def template() -> Verdict:
+def template() -> ClaimResult:
     return run_claim("theory/sapo-gate")
 
 
-def test_holm_inside_a_paper_and_benjamini_hochberg_over_all(template: Verdict) -> None:
-    def verdict(name: str, paper: str, p_value: float | None) -> Verdict:
-        return dataclasses.replace(template, id=name, paper=paper, p_value=p_value)
+def test_holm_inside_a_paper_and_benjamini_hochberg_over_all(template: ClaimResult) -> None:
+    def verdict(name: str, paper: str, p_value: float | None) -> ClaimResult:
+        claim = dataclasses.replace(template.claim, id=name, paper=paper)
+        return dataclasses.replace(template, claim=claim, p_value=p_value)
 
     rows = [
         verdict("a/1", "A", 0.01),
@@ -34,5 +35,5 @@ def test_holm_inside_a_paper_and_benjamini_hochberg_over_all(template: Verdict) 
     assert "b/exact" not in adjusted
 
 
-def test_no_statistical_claim_no_adjustment(template: Verdict) -> None:
+def test_no_statistical_claim_no_adjustment(template: ClaimResult) -> None:
     assert adjusted_p_values([template]) == {}

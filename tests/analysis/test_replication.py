@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.claims import ExactClaim, StatisticalClaim, claim_names, get_claim
-from analysis.claims._judging import CHOOSING_SEEDS
+from analysis.judging.run import CHOOSING_SEEDS
 from analysis.replication import RECORD, agreed, compare_master_seeds, extended, replication_page
 from testbed.errors import ConfigError
 

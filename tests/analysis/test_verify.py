@@ -64,7 +64,7 @@ def test_verify_never_overwrites(tmp_path: Path) -> None:
 def test_verdicts_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     names = [*EXACT, "theory/on-policy-identity"]
     one, two = (verify(names, out=tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
-    assert [item.estimate for item in one.verdicts] == [item.estimate for item in two.verdicts]
+    assert [item.estimate for item in one.results] == [item.estimate for item in two.results]
 
 
 def test_compare_writes_curves_table_and_run(tmp_path: Path) -> None:

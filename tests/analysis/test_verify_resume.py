@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from analysis import verify as module
-from analysis.claims import Verdict
+from analysis.claims import ClaimResult
 from analysis.verify import verify
 from testbed.errors import ConfigError, RunExistsError, StorageError
 from testbed.simulation.folder import StorageWarning
@@ -38,7 +38,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A verification that was stopped by hand during its third claim."""
     folder, real, judged = tmp_path / "run", VERIFY._run_one, []
 
-    def stopped(*arguments: Any) -> Verdict:
+    def stopped(*arguments: Any) -> ClaimResult:
         judged.append(arguments[0])
         if len(judged) == len(CLAIMS):
             raise KeyboardInterrupt
@@ -59,7 +59,7 @@ def test_resume_judges_the_rest_and_gives_the_same_results(
     before = {path: path.read_bytes() for path in kept(interrupted)}
     real, judged = VERIFY._run_one, []
 
-    def counted(*arguments: Any) -> Verdict:
+    def counted(*arguments: Any) -> ClaimResult:
         judged.append(arguments[0])
         return real(*arguments)
 
@@ -69,7 +69,7 @@ def test_resume_judges_the_rest_and_gives_the_same_results(
     assert all(path.read_bytes() == content for path, content in before.items())
     whole = verify(CLAIMS, out=tmp_path / "whole", jobs=1)
     assert rows(interrupted) == rows(tmp_path / "whole")
-    assert [item.id for item in resumed.verdicts] == [item.id for item in whole.verdicts] == CLAIMS
+    assert [item.claim.id for item in resumed.results] == [item.claim.id for item in whole.results] == CLAIMS
     assert resumed.report.is_file()
 
 
@@ -85,7 +85,7 @@ def test_resume_of_a_finished_run_judges_nothing(tmp_path: Path, monkeypatch: py
 
 
 def test_resume_begins_where_nothing_was_begun(tmp_path: Path) -> None:
-    assert len(verify(CLAIMS[:1], out=tmp_path / "run", jobs=1, resume=True).verdicts) == 1
+    assert len(verify(CLAIMS[:1], out=tmp_path / "run", jobs=1, resume=True).results) == 1
 
 
 def test_refuses_to_begin_again(interrupted: Path) -> None:

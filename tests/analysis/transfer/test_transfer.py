@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from analysis.claims import StatisticalClaim, get_claim
-from analysis.claims._claim import Falsifier
-from analysis.claims._estimands import at_matched, average, difference, final
-from analysis.transfer import TRANSFERS, LanguageModelClaim, Scale, Transfer, TransferClaim, run_transfer
-from analysis.transfer import _training as training
-from analysis.transfer._claim import Arm
+from analysis.judging.claim import Falsifier
+from analysis.judging.estimands import at_matched, average, difference, final
+from analysis.transfer import TRANSFERS, LanguageModelClaim, Scale, Transfer, TransferClaim, run_transfer, training
 from analysis.transfer.claims import SCALES, choose
+from analysis.transfer.comparison import Arm
+from analysis.transfer.outcome import means
 from envs.math_tasks import load_task
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.finetune import FinetuneResult, FinetuneSettings, TaskSettings, WarmStartSettings
@@ -92,8 +92,9 @@ def test_every_comparison_has_two_sides_that_exist() -> None:
 @pytest.mark.parametrize("device", SCALES)
 def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
     trl = needs("trl")
+    from testbed.configuration import build_settings
     from testbed.engines.trl import check_settings
-    from testbed.finetune import _checked_call, _trainer_settings
+    from testbed.finetune import _trainer_settings
     from testbed.objectives import make_objective
 
     for claim in TRANSFERS:
@@ -104,7 +105,7 @@ def test_trl_accepts_every_arm(device: str, tmp_path: Path) -> None:
             rollout = trainer["per_device_train_batch_size"] * trainer["steps_per_generation"]
             # TRL leaves out a rollout that the prompts do not fill.
             assert rollout // trainer["num_generations"] <= problems
-            arguments = _checked_call(trl.GRPOConfig, _trainer_settings(settings, tmp_path), "trainer")
+            arguments = build_settings(trl.GRPOConfig, _trainer_settings(settings, tmp_path), "trainer")
             check_settings(make_objective(settings.objective), arguments, None)
 
 
@@ -180,9 +181,9 @@ def test_a_planted_effect_is_found_and_both_sides_agree(planted: list[Path], tmp
     assert outcome.language_model.per_seed == pytest.approx([0.09] * 6)
     assert outcome.language_model.interval == pytest.approx((0.09, 0.09))
     assert outcome.language_model.verdict == "reproduced"
-    assert outcome.language_model.falsifier["estimate"] == 0
+    assert outcome.language_model.falsifier.estimate == 0
     # The second update of each rollout has it: 100·1e-3 and 100·1e-4, and 0.01 a seed, 0.025 on average over six.
-    assert outcome.language_model.means["clip/fraction"] == pytest.approx({"large": 0.125, "small": 0.035})
+    assert means(outcome.language_model)["clip/fraction"] == pytest.approx({"large": 0.125, "small": 0.035})
     assert outcome.toy.verdict == "reproduced"
     assert outcome.agreement == "agree"
     assert done.changed == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.claims._estimands import at_matched
+from analysis.judging.estimands import at_matched
 
 __all__ = ["AT_DIVERGENCE", "MODULAR_SUM", "NULL_REWARD", "STALE"]
 

@@ -1,4 +1,4 @@
-"""What a claim is: data. Its verdict is computed by `analysis.claims._judging`, never by the claim itself."""
+"""What a claim is: data. Its verdict is computed by `analysis.judging.run`, never by the claim itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
-from analysis.claims._estimands import Estimand, Measure
-from analysis.statistics import MINIMUM_SEEDS, VERDICT_LEVEL, Direction
+from analysis.judging.estimands import Estimand, Measure
+from analysis.statistics import MINIMUM_SEEDS, VERDICT_LEVEL, Direction, Verdict
 from envs.catalogue import make_environment
 from models.policy import policies
 from testbed.diagnostics import GLOSSARY
@@ -29,7 +29,6 @@ __all__ = [
     "ExactClaim",
     "Falsifier",
     "Null",
-    "RecordedVerdict",
     "StatisticalClaim",
     "Tuning",
     "claim_names",
@@ -39,7 +38,6 @@ __all__ = [
 
 Tier = Literal["quick", "full", "networks"]
 Statistic = Literal["mean", "iqm", "median", "proportion", "smallest step"]
-RecordedVerdict = Literal["reproduced", "refuted", "inconclusive"]
 DEFAULT_SEEDS = 32
 """Seeds of a claim that does not say how many."""
 
@@ -115,7 +113,7 @@ class Claim(ABC):
     """Unit of the estimand."""
     falsifier: Falsifier
     """The sabotaged variant that must fail."""
-    recorded: RecordedVerdict
+    recorded: Verdict
     """The verdict on record; a run that differs makes `testbed verify` exit with 1."""
     notes: tuple[str, ...] = ()
     """What a reader should know: why the toy and the paper may differ, what else was tried."""
@@ -130,7 +128,7 @@ class Claim(ABC):
             if not isinstance(value, str):
                 raise self._refuse(f"{name} is {value!r}; expected text")
         self._expect_one_of("tier", Tier)
-        self._expect_one_of("recorded", RecordedVerdict)
+        self._expect_one_of("recorded", Verdict)
         if not isinstance(self.falsifier, Falsifier):
             raise self._refuse(
                 f"falsifier is {self.falsifier!r}; a claim that cannot fail is rejected, give a Falsifier"
@@ -184,6 +182,7 @@ class ExactClaim(Claim):
             raise self._refuse("its falsifier has no measure; give the sabotaged measurement")
 
     def protocol(self) -> dict[str, Any]:
+        """The two measurements, as they are written, and the tolerance."""
         assert self.falsifier.measure is not None
         return {
             "measure": _source(self.measure),
@@ -284,6 +283,7 @@ class StatisticalClaim(Claim):
         return 2 * self.threshold if self.planted is None else self.planted
 
     def protocol(self) -> dict[str, Any]:
+        """Everything that decides a number of the experiment."""
         return {
             "setting": dict(self.setting),
             "arms": {name: dict(arm) for name, arm in self.arms.items()},

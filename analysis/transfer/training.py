@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.trajectories import Trajectories
-from analysis.transfer._claim import Arm, Scale
+from analysis.transfer.comparison import Arm, Scale
 from testbed.errors import ConfigError
 from testbed.finetune import EVALUATION_FILE, FinetuneResult, finished_run, prepare_start, run_finetune
 

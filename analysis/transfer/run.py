@@ -3,110 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from analysis.claims import Verdict, run_claim
-from analysis.claims._judging import judge_arms
-from analysis.trajectories import curve
-from analysis.transfer._claim import Arm, LanguageModelClaim, Scale, TransferClaim
-from analysis.transfer._page import summary_rows, write_page
-from analysis.transfer._training import start_folder, train, train_start, trajectories
-from testbed.diagnostics import GLOSSARY
+from analysis.judging.result import ClaimResult
+from analysis.judging.run import judge_arms, run_claim
+from analysis.transfer.comparison import Arm, LanguageModelClaim, Scale, TransferClaim
+from analysis.transfer.outcome import RESULT_FILE, Outcome, Transfer
+from analysis.transfer.page import write_page
+from analysis.transfer.training import start_folder, train, train_start, trajectories
 from testbed.errors import ConfigError, RunExistsError
 from testbed.progress import LateProgress
 from testbed.simulation.run import environment_facts
 
-__all__ = ["Outcome", "Side", "Transfer", "run_transfer"]
+__all__ = ["run_transfer"]
 
-RESULT_FILE, PAGE_FILE, SCALE_FILE = "transfer.json", "transfer.md", "scale.json"
+SCALE_FILE = "scale.json"
 RECORDED_ON = "cpu"
 """The device whose verdicts are on record."""
-Agreement = Literal["agree", "disagree", "undecided"]
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one of the two experiments found."""
-
-    id: str
-    """The claim's id."""
-    verdict: str
-    """As in `analysis.claims.Verdict`."""
-    reason: str
-    recorded: str | None
-    """The verdict on record; `None` where there is none, as for another device than the record's."""
-    statement: str
-    estimand: str
-    estimate: float | None
-    interval: tuple[float, float] | None
-    level: float
-    """Coverage of the interval."""
-    threshold: float
-    direction: str
-    unit: str
-    seeds: int
-    seeds_needed: int | None
-    scope: str
-    falsifier: Mapping[str, Any]
-    per_seed: Sequence[Any]
-    means: Mapping[str, Mapping[str, float]]
-    """What the arms did: metric, arm, mean over rollouts and seeds."""
-
-    @property
-    def as_recorded(self) -> bool:
-        """Whether the verdict is the one on record, or there is none."""
-        return self.recorded is None or self.verdict == self.recorded
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A claim on both sides."""
-
-    name: str
-    title: str
-    difference: str
-    toy: Side
-    language_model: Side
-
-    @property
-    def agreement(self) -> Agreement:
-        """Whether both sides reach the same conclusion; undecided where one of them reaches none."""
-        verdicts = {self.toy.verdict, self.language_model.verdict}
-        if not verdicts <= {"reproduced", "refuted"}:
-            return "undecided"
-        return "agree" if len(verdicts) == 1 else "disagree"
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """A finished comparison."""
-
-    folder: Path
-    """Where transfer.json, transfer.md and the runs lie."""
-    outcomes: tuple[Outcome, ...]
-    facts: Mapping[str, Any]
-    """Date, device, versions, models, seeds and times."""
-
-    @property
-    def page(self) -> Path:
-        """The table and every claim in words."""
-        return self.folder / PAGE_FILE
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """One row per claim: name, both verdicts with estimate, interval and seeds, and whether they agree."""
-        return summary_rows(self)
-
-    @property
-    def changed(self) -> list[Side]:
-        """The sides whose verdict differs from the one on record."""
-        sides = [side for outcome in self.outcomes for side in (outcome.toy, outcome.language_model)]
-        return [side for side in sides if not side.as_recorded]
 
 
 def run_transfer(
@@ -169,7 +87,7 @@ def run_transfer(
             claim.name,
             claim.language_model.title,
             claim.difference,
-            _toy_side(toys[place]),
+            toys[place],
             _judge_language_model(claim.language_model, folder, scale, chosen[claim.name]),
         )
         for place, claim in enumerate(claims)
@@ -188,10 +106,7 @@ def run_transfer(
         },
     }
     done = Transfer(folder, outcomes, facts)
-    content = {
-        "run": facts,
-        "claims": [asdict(outcome) | {"agreement": outcome.agreement} for outcome in outcomes],
-    }
+    content = {"run": facts, "claims": [outcome.to_json() for outcome in outcomes]}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / RESULT_FILE).write_text(text, encoding="utf-8")
     write_page(done, done.page)
@@ -204,55 +119,20 @@ def _all_arms(claim: LanguageModelClaim) -> dict[str, Arm]:
     return own | {f"sabotaged {name}": claim.arm(changes) for name, changes in claim.falsifier.arms.items()}
 
 
-def _judge_toy(claim: TransferClaim, seed: int) -> Verdict:
+def _judge_toy(claim: TransferClaim, seed: int) -> ClaimResult:
     import torch
 
     torch.set_num_threads(1)
     return run_claim(claim.toy, seed=seed)
 
 
-def _toy_side(verdict: Verdict) -> Side:
-    row = verdict.to_json()
-    names = [name for name in Side.__dataclass_fields__ if name in row]
-    return Side(**{name: row[name] for name in names}, means=_means(verdict.curves))
-
-
-def _means(curves: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of every curve that is a metric over the rollouts."""
-    return {
-        str(drawn["title"]): {
-            str(series["label"]): sum(series["mean"]) / len(series["mean"]) for series in drawn["series"]
-        }
-        for drawn in curves
-        if drawn["title"] in GLOSSARY
-    }
-
-
-def _judge_language_model(claim: LanguageModelClaim, folder: Path, scale: Scale, seeds: range) -> Side:
+def _judge_language_model(claim: LanguageModelClaim, folder: Path, scale: Scale, seeds: range) -> ClaimResult:
     arms = {name: trajectories(folder, scale, arm, seeds) for name, arm in _all_arms(claim).items()}
     own = {name: arms[name] for name in claim.arms}
     sabotaged = own | {name: arms[f"sabotaged {name}"] for name in claim.falsifier.arms}
-    judged = judge_arms(claim, own, sabotaged)
-    return Side(
-        id=claim.id,
-        verdict=judged.verdict,
-        reason=judged.reason,
-        recorded=claim.recorded if scale.device == RECORDED_ON else None,
-        statement=claim.statement,
-        estimand=claim.estimand.description,
-        estimate=None if math.isnan(judged.own.estimate) else judged.own.estimate,
-        interval=judged.interval,
-        level=claim.level,
-        threshold=claim.threshold,
-        direction=claim.direction,
-        unit=claim.unit,
-        seeds=len(seeds),
-        seeds_needed=judged.own.seeds_needed,
-        scope=claim.scope,
-        falsifier=judged.falsifier(claim),
-        per_seed=judged.per_seed,
-        means=_means(curve(metric, own) for metric in claim.curves),
-    )
+    judged = judge_arms(claim, own, sabotaged, seeds.start)
+    on_record = claim.recorded if scale.device == RECORDED_ON else None
+    return replace(judged, claim=replace(judged.claim, recorded=on_record))
 
 
 def _in_parallel(label: str, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> list[Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from analysis.judging.result import ClaimResult
 from analysis.report.formatting import number
-
-if TYPE_CHECKING:
-    from analysis.transfer._running import Side, Transfer
+from analysis.transfer.outcome import Transfer, means
 
 __all__ = ["summary_rows", "write_page"]
 
@@ -48,7 +46,7 @@ def write_page(transfer: Transfer, path: Path) -> None:
         rows = [
             (what, _cell(toy), _cell(model))
             for what, toy, model in (
-                ("statement", outcome.toy.statement, outcome.language_model.statement),
+                ("statement", outcome.toy.claim.statement, outcome.language_model.claim.statement),
                 ("estimand", outcome.toy.estimand, outcome.language_model.estimand),
                 ("estimate", _estimate(outcome.toy), _estimate(outcome.language_model)),
                 ("claimed", _claimed(outcome.toy), _claimed(outcome.language_model)),
@@ -56,18 +54,20 @@ def write_page(transfer: Transfer, path: Path) -> None:
                 ("reason", outcome.toy.reason, outcome.language_model.reason),
                 ("arms, means over rollouts and seeds", _means(outcome.toy), _means(outcome.language_model)),
                 ("falsifier", _falsifier(outcome.toy), _falsifier(outcome.language_model)),
-                ("scope", outcome.toy.scope, outcome.language_model.scope),
+                ("scope", outcome.toy.claim.scope, outcome.language_model.claim.scope),
             )
         ]
-        lines += _table(("", f"toy: {outcome.toy.id}", f"language model: {outcome.language_model.id}"), rows)
+        lines += _table(
+            ("", f"toy: {outcome.toy.claim.id}", f"language model: {outcome.language_model.claim.id}"), rows
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _brief(side: Side) -> str:
+def _brief(side: ClaimResult) -> str:
     return f"{side.verdict}: {_estimate(side)}, claimed {_claimed(side)}"
 
 
-def _estimate(side: Side) -> str:
+def _estimate(side: ClaimResult) -> str:
     if side.interval is None:
         return f"{number(side.estimate)}, no interval, {side.seeds} seeds"
     low, high = side.interval
@@ -76,21 +76,21 @@ def _estimate(side: Side) -> str:
     return f"{estimate} [{low_shown}, {high_shown}] ({side.level:.0%}), {side.seeds} seeds"
 
 
-def _claimed(side: Side) -> str:
-    return f"{_SIDES[side.direction]} {number(side.threshold)} {side.unit}"
+def _claimed(side: ClaimResult) -> str:
+    return f"{_SIDES[side.direction]} {number(side.threshold)} {side.claim.unit}"
 
 
-def _means(side: Side) -> str:
+def _means(side: ClaimResult) -> str:
     return "; ".join(
         f"{metric}: " + ", ".join(f"{arm} {number(value)}" for arm, value in arms.items())
-        for metric, arms in side.means.items()
+        for metric, arms in means(side).items()
     )
 
 
-def _falsifier(side: Side) -> str:
-    bounds = side.falsifier["interval"]
+def _falsifier(side: ClaimResult) -> str:
+    sabotaged, bounds = side.falsifier, side.falsifier.interval
     shown = "" if bounds is None else f" [{number(bounds[0])}, {number(bounds[1])}]"
-    return f"{side.falsifier['description']} {side.falsifier['verdict']}: {number(side.falsifier['estimate'])}{shown}"
+    return f"{sabotaged.description} {sabotaged.verdict}: {number(sabotaged.estimate)}{shown}"
 
 
 def _cell(text: str) -> str:

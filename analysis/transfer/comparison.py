@@ -120,6 +120,7 @@ class LanguageModelClaim(StatisticalClaim):
     """Less than a toy claim asks for: a seed costs minutes."""
 
     def check_experiment(self) -> None:
+        """Refuse an arm that is none of `Arm`, or whose objective does not exist."""
         for arm in (*self.arms.values(), *self.falsifier.arms.values()):
             make_objective(self.arm(arm).objective)
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.claims._estimands import drawdown, final, largest, quotient, relative_change, rise
+from analysis.judging.estimands import drawdown, final, largest, quotient, relative_change, rise
 from analysis.trajectories import Trajectories
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.claims import _arms
-from analysis.claims._arms import ArmCache, lean, run_arms
+from analysis.judging import arms
+from analysis.judging.arms import ArmCache, lean, run_arms
 
 SETTING: dict[str, Any] = {
     "env": "RareArm-v1(arms=8,contexts=2,rare_probability=0.1)",
@@ -21,13 +21,13 @@ SETTING: dict[str, Any] = {
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
-    simulate = _arms.simulate
+    simulate = arms.simulate
 
     def counted(**arguments: Any) -> Any:
         seen.append(arguments)
         return simulate(**arguments)
 
-    monkeypatch.setattr(_arms, "simulate", counted)
+    monkeypatch.setattr(arms, "simulate", counted)
     return seen
 
 

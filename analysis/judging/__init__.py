@@ -1,0 +1,1 @@
+"""From a claim to its result: what a claim is, what is measured of a run, and the rules that judge it."""
