@@ -2,6 +2,9 @@
 
 Every estimator maps rewards `(..., P, G)`, P prompts with G responses each after any replica dimensions, to
 advantages of the same shape. All of them are constants for differentiation.
+
+All read rewards alike: half precision is widened to float32, whole numbers are refused, and a reward that is NaN or
+infinite is a `BatchError` that names its place, because it would decide the advantage of its whole group.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ __all__ = [
     "make_advantage_estimator",
     "zero_variance",
 ]
+
+_ROUNDINGS = 8
+"""Units of rounding that rewards called equal may differ by: a sum of ten parts is rounded nine times."""
 
 advantages: Registry[Callable[..., Any]] = Registry("advantage estimator")
 
@@ -90,14 +96,26 @@ def check_group_size(text: str, size: int) -> None:
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
-    """True for groups whose rewards are all equal, `(..., P)`; compared exactly, not through a rounded variance."""
+    """True for groups whose rewards are all equal but for rounding, `(..., P)`.
+
+    Equal means: the extremes differ by no more than eight units of rounding, 1e-6 of the largest in single precision.
+    That is what is left when the parts of a reward are added up in another order. Compared by the extremes and not
+    through a variance, whose own rounding would decide.
+
+    Example:
+        >>> zero_variance(torch.tensor([[1.7, 1.7000002], [1.7, 1.701]])).tolist()
+        [True, False]
+    """
+    rewards = _widened(rewards)
     least, greatest = torch.aminmax(rewards, dim=-1)
-    return least == greatest
+    if not rewards.is_floating_point():
+        return least == greatest
+    return greatest - least <= _ROUNDINGS * torch.finfo(rewards.dtype).eps * torch.maximum(-least, greatest)
 
 
 @advantages.register("group_standardised")
 def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) -> Tensor:
-    """A_i = (R_i - mean R)/(std R + ε), and 0 throughout a group whose rewards are all equal.
+    """A_i = (R_i - mean R)/(std R + ε), and 0 throughout a group whose rewards are all equal but for rounding.
 
     Args:
         rewards: `(..., P, G)`.
@@ -106,11 +124,12 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
         epsilon: ε, in units of reward. The papers have none; verl adds 1e-6, TRL 1e-4, OpenRLHF 1e-9.
 
     Reference: Shao et al., DeepSeekMath, arXiv 2402.03300, section 4.1.2.
-    Departures: a group of equal rewards is recognised exactly, so that a rounded mean cannot become an advantage.
+    Departures: a group of equal rewards is recognised as such, see `zero_variance`, so that neither a rounded sum nor
+        a rounded mean can become an advantage.
 
     Raises:
         BatchError: groups of one response, whose standard deviation carries no information, or rewards that are not
-            floating-point numbers.
+            finite floating-point numbers.
         ConfigError: `ddof` is neither 0 nor 1, or `epsilon` is negative.
 
     Example:
@@ -123,7 +142,7 @@ def group_standardised(rewards: Tensor, *, ddof: int = 0, epsilon: float = 0.0) 
         raise ConfigError(f"group_standardised: ddof is {ddof!r}; expected 0 or 1")
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < math.inf:
         raise ConfigError(f"group_standardised: epsilon is {epsilon!r}; expected a number of at least 0")
-    _check_group(rewards, "group_standardised")
+    rewards = _checked(rewards, "group_standardised", smallest=2)
     centred = rewards - rewards.mean(-1, keepdim=True)
     deviation = (centred.square().sum(-1, keepdim=True) / (rewards.shape[-1] - ddof)).sqrt()
     if epsilon:
@@ -139,13 +158,13 @@ def group_centred(rewards: Tensor) -> Tensor:
     Reference: Liu et al., Understanding R1-Zero-like training, arXiv 2503.20783.
 
     Raises:
-        BatchError: rewards that are not floating-point numbers.
+        BatchError: rewards that are not finite floating-point numbers.
 
     Example:
         >>> group_centred(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
         [0.75, -0.25, -0.25, -0.25]
     """
-    _check_floating(rewards, "group_centred")
+    rewards = _checked(rewards, "group_centred")
     centred = rewards - rewards.mean(-1, keepdim=True)
     return centred.masked_fill(zero_variance(rewards).unsqueeze(-1), 0.0)
 
@@ -157,13 +176,14 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     Reference: Ahmadian et al., Back to basics, arXiv 2402.14740 (RLOO).
 
     Raises:
-        BatchError: groups of one response, where there is no other, or rewards that are not floating-point numbers.
+        BatchError: groups of one response, where there is no other, or rewards that are not finite floating-point
+            numbers.
 
     Example:
         >>> leave_one_out(torch.tensor([1.0, 0.0])).tolist()
         [1.0, -1.0]
     """
-    _check_group(rewards, "leave_one_out")
+    rewards = _checked(rewards, "leave_one_out", smallest=2)
     group = rewards.shape[-1]
     centred: Tensor = group_centred(rewards)
     return centred * (group / (group - 1))
@@ -171,8 +191,12 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
 @advantages.register("none")
 def raw_rewards(rewards: Tensor) -> Tensor:
-    """A_i = R_i: no baseline."""
-    return rewards
+    """A_i = R_i: no baseline.
+
+    Raises:
+        BatchError: rewards that are not finite floating-point numbers.
+    """
+    return _checked(rewards, "none")
 
 
 @advantages.register("smooth_standardised")
@@ -221,12 +245,7 @@ class SmoothStandardisation:
             BatchError: repeated, negative or fractional ids, groups of one response, rewards that are not finite
                 floating-point numbers, or replica dimensions that changed between calls. The state is as before.
         """
-        _check_group(rewards, "smooth_standardised")
-        if not bool(torch.isfinite(rewards).all()):
-            raise BatchError(
-                "rewards holds NaN or infinity, which would stay in the statistics of its prompt for good; expected a "
-                "finite reward for every response. Give a response that cannot be graded the reward of a wrong one"
-            )
+        rewards = _checked(rewards, "smooth_standardised", smallest=2)
         if prompt_ids is None:
             prompt_ids = torch.arange(rewards.shape[-2])
         ids = prompt_ids.tolist()
@@ -245,15 +264,19 @@ class SmoothStandardisation:
         visits = self._visits[..., prompt_ids] + 1
         old_mean, old_variance = self._mean[..., prompt_ids], self._variance[..., prompt_ids]
         new_mean, new_variance = rewards.mean(-1), rewards.var(-1, correction=0)
-        new_variance = new_variance.masked_fill(zero_variance(rewards), 0.0)
+        equal = zero_variance(rewards)
+        new_variance = new_variance.masked_fill(equal, 0.0)
         earlier, current = (visits - 1) / visits, 1 / visits
         total_mean = current * new_mean + earlier * old_mean
         total_variance = (
             current * new_variance + earlier * old_variance + current * earlier * (old_mean - new_mean).square()
         )
 
-        a_new = _standardised(rewards, new_mean, new_variance)
-        a_total = _standardised(rewards, total_mean, total_variance)
+        # Means merged over visits are rounded: without a variance of its own, a deviation of that size is none.
+        rounding = 4 * _ROUNDINGS * torch.finfo(rewards.dtype).eps * total_mean.abs()
+        unchanged = equal & (total_variance.sqrt() <= rounding)
+        a_new = _standardised(rewards, new_mean, new_variance, equal)
+        a_total = _standardised(rewards, total_mean, total_variance, unchanged)
         earlier, current = earlier.unsqueeze(-1), current.unsqueeze(-1)
         blend_new = earlier * a_new + current * a_total
         blend_total = current * a_new + earlier * a_total
@@ -301,22 +324,32 @@ class SmoothStandardisation:
             )
 
 
-def _standardised(rewards: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    mean, deviation = mean.unsqueeze(-1), variance.sqrt().unsqueeze(-1)
-    # Means merged over visits are rounded: a deviation of that size is no deviation.
-    constant = deviation <= 32 * torch.finfo(rewards.dtype).eps * mean.abs()
+def _standardised(rewards: Tensor, mean: Tensor, variance: Tensor, constant: Tensor) -> Tensor:
+    mean, deviation, constant = mean.unsqueeze(-1), variance.sqrt().unsqueeze(-1), constant.unsqueeze(-1)
     return torch.where(constant, 0.0, (rewards - mean) / deviation.masked_fill(constant, 1.0))
 
 
-def _check_group(rewards: Tensor, name: str) -> None:
-    if rewards.dim() == 0 or rewards.shape[-1] < 2:
+def _checked(rewards: Tensor, name: str, smallest: int = 1) -> Tensor:
+    """The rewards in single precision or wider, if an estimator can read them."""
+    if smallest > 1 and (rewards.dim() == 0 or rewards.shape[-1] < smallest):
         raise BatchError(
             f"{name} got groups of one response (rewards of shape {tuple(rewards.shape)}); expected at least two per "
             "prompt. Raise group_size, or use the 'none' advantage"
         )
-    _check_floating(rewards, name)
-
-
-def _check_floating(rewards: Tensor, name: str) -> None:
     if not rewards.is_floating_point():
         raise BatchError(f"{name} got rewards of {rewards.dtype}; expected floating point. Pass rewards.float()")
+    rewards = _widened(rewards)
+    # One infinity or NaN makes a sum infinite or NaN. Finite numbers can overflow it, hence the second look.
+    if not bool(rewards.sum().isfinite()) and not bool(rewards.isfinite().all()):
+        places = (~rewards.isfinite()).nonzero()
+        first = tuple(places[0].tolist())
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        raise BatchError(
+            f"{name}: rewards{list(first)} is {rewards[first].item()}{more}; expected a finite reward for every "
+            "response. Give a response that cannot be graded the reward of a wrong one, or drop its group"
+        )
+    return rewards
+
+
+def _widened(rewards: Tensor) -> Tensor:
+    return rewards.float() if rewards.dtype in (torch.float16, torch.bfloat16) else rewards

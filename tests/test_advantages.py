@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -188,16 +190,67 @@ def test_smooth_standardisation_keeps_its_state_clean(value: float) -> None:
     estimator = SmoothStandardisation()
     estimator(torch.tensor([[1.0, 0.0]]))
     before = estimator.state_dict()
-    with pytest.raises(BatchError, match="rewards holds NaN or infinity"):
+    with pytest.raises(BatchError, match=r"rewards\[0, 1\] is (nan|inf)"):
         estimator(torch.tensor([[1.0, value]]))
     assert all(torch.equal(before[name], after) for name, after in estimator.state_dict().items())
 
 
-def test_equal_rewards_are_recognised_exactly():
-    least = torch.tensor(0.1)
-    above = least.nextafter(torch.tensor(1.0))
-    groups = torch.stack([torch.stack([least, least, last]) for last in (least, above, torch.tensor(torch.nan))])
-    assert zero_variance(groups).tolist() == [True, False, False]
+EVERY_ESTIMATOR = pytest.mark.parametrize("name", advantage_names())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("parts", [(0.6, 0.4, 0.7), (0.1, 0.2, 0.3, 0.4), (-0.6, -0.4, -0.7)])
+def test_rewards_equal_but_for_the_order_of_their_sum_have_no_advantage(
+    parts: tuple[float, ...], dtype: torch.dtype
+) -> None:
+    orders = torch.tensor(list(permutations(parts)), dtype=dtype)
+    rewards = functools.reduce(torch.add, orders.unbind(1)).unsqueeze(0)
+    assert rewards.unique().numel() > 1, "the orders must differ in their rounding"
+    assert zero_variance(rewards).tolist() == [True]
+    for name in set(advantage_names()) - {"none"}:
+        assert make_advantage_estimator(name)(rewards).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.7, 100.0, -100.0])
+def test_a_real_difference_of_a_thousandth_keeps_its_gradient(offset: float) -> None:
+    # Whatever the unit, one of four above the others is (√3, -1/√3, …). Rounding at 100 moves a difference of 0.001 by
+    # 8e-6, and the rounded mean each by half of that.
+    rewards = torch.tensor([[0.001, 0.0, 0.0, 0.0]]) + offset
+    expected = torch.tensor([[3**0.5, *[-(3**-0.5)] * 3]])
+    assert zero_variance(rewards).tolist() == [False]
+    for name in ("group_standardised", "smooth_standardised"):
+        torch.testing.assert_close(make_advantage_estimator(name)(rewards), expected, rtol=0, atol=0.02)
+    torch.testing.assert_close(group_centred(rewards), expected * 0.001 * 3**0.5 / 4, rtol=0.02, atol=0)
+
+
+def test_three_units_of_rounding_are_no_difference_and_nine_are_one() -> None:
+    base = torch.full((2, 3), 0.5)
+    # Just above 0.5 a unit in the last place is eps/2, that is one eps of the value.
+    base[:, 0] += torch.tensor([3, 9]) * torch.finfo(torch.float32).eps / 2
+    assert zero_variance(base).tolist() == [True, False]
+    assert zero_variance(torch.tensor([[2, 2], [2, 3]])).tolist() == [True, False]
+
+
+@EVERY_ESTIMATOR
+@pytest.mark.parametrize(
+    ("rewards", "dtype"),
+    [([1, 1, 1, 1.0078125], torch.bfloat16), ([300, 0, 0, 0], torch.float16), ([60000, 60000, 0, 1], torch.float16)],
+)
+def test_half_precision_is_computed_in_single(name: str, rewards: list[float], dtype: torch.dtype) -> None:
+    half = torch.tensor([rewards], dtype=dtype)
+    found = make_advantage_estimator(name)(half)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, make_advantage_estimator(name)(half.float()))
+    assert found.count_nonzero() > 0
+
+
+@EVERY_ESTIMATOR
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_reward_that_is_no_number_is_refused_with_its_place(name: str, value: float) -> None:
+    rewards = torch.zeros(2, 3, 4)
+    rewards[1, 2, 3] = value
+    with pytest.raises(BatchError, match=rf"{name}: rewards\[1, 2, 3\] is {value}; expected a finite reward"):
+        make_advantage_estimator(name)(rewards)
 
 
 def test_an_estimator_is_configured_by_text() -> None:

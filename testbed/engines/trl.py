@@ -224,7 +224,9 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, *arguments: Any) -> Tensor:
         per_function: Tensor = super()._calculate_rewards(*arguments)
         if self._sampled is not None:
-            rewards = (per_function * self.reward_weights.to(per_function.device)).nansum(1)
+            # Products and sums of single-precision numbers are exact in double, whatever the order of the functions.
+            weighted = per_function.double() * self.reward_weights.to(per_function.device)
+            rewards = weighted.nansum(1).to(per_function.dtype)
             self._sampled["rewards"] = rewards.masked_fill(per_function.isnan().all(1), torch.nan)
         return per_function
 

@@ -386,6 +386,23 @@ def test_advantages_follow_the_prompt_across_visits(tmp_path: Path) -> None:
     assert column(log, "advantage/mean")[1] != pytest.approx(0, abs=1e-3)
 
 
+def test_rewards_that_differ_by_the_order_of_their_sum_alone_are_equal(tmp_path: Path) -> None:
+    # 0.6 + 0.4 + 0.7, each response's parts in another order: in single precision 1.7 and 1.6999999.
+    orders = [(0.6, 0.4, 0.7), (0.4, 0.7, 0.6), (0.7, 0.6, 0.4), (0.7, 0.4, 0.6)]
+
+    def part(place: int) -> Any:
+        def reward(completions: list[str], **_: Any) -> list[float]:
+            return [orders[index % 4][place] for index in range(len(completions))]
+
+        reward.__name__ = f"part{place}"
+        return reward
+
+    _, log = train("dapo", tmp_path, reward_funcs=[part(place) for place in range(3)], max_steps=1)
+    assert column(log, "group/zero_variance_fraction") == [1.0]
+    assert column(log, "advantage/nonzero_fraction") == [0.0]
+    assert column(log, "grad_norm") == [0.0]
+
+
 def test_dynamic_sampling_replaces_constant_groups(tmp_path: Path) -> None:
     def only_long_prompts_vary(prompts: list[str], **_: Any) -> list[float]:
         return [float(index % 2) if len(prompt) > 4 else 1.0 for index, prompt in enumerate(prompts)]
