@@ -64,13 +64,17 @@ class MetricInfo(NamedTuple):
         unit: its unit, "1" for pure numbers.
         verl: the same quantity's name in verl 0.9, empty where it has none.
         trl: the same quantity's name in TRL 1.16, empty where it has none.
+        apart: where an engine's number is another one, or logs something else under a name that looks the same.
     """
 
     formula: str
     unit: str
     verl: str = ""
     trl: str = ""
+    apart: str = ""
 
+
+_BY_RESPONSE = "TRL counts responses and not tokens with sequence-level importance sampling"
 
 GLOSSARY: dict[str, MetricInfo] = {
     "ratio/mean": MetricInfo("mean of r = p/q over response tokens", "1"),
@@ -82,11 +86,13 @@ GLOSSARY: dict[str, MetricInfo] = {
         "share of response tokens with A > 0 and r above the interval, gradient therefore 0",
         "1",
         trl="clip_ratio/high_mean",
+        apart=_BY_RESPONSE,
     ),
     "clip/low_fraction": MetricInfo(
         "share of response tokens with A < 0 and r below the interval, gradient therefore 0",
         "1",
         trl="clip_ratio/low_mean",
+        apart=_BY_RESPONSE,
     ),
     "clip/ceiling_fraction": MetricInfo(
         "share of response tokens with A < 0 and r above the dual-clip ceiling, gradient therefore 0",
@@ -94,7 +100,11 @@ GLOSSARY: dict[str, MetricInfo] = {
         verl="actor/pg_clipfrac_lower",
     ),
     "clip/fraction": MetricInfo(
-        "high + low + ceiling: the token clipping ratio (TCR)", "1", trl="clip_ratio/region_mean"
+        "high + low + ceiling: the token clipping ratio (TCR)",
+        "1",
+        trl="clip_ratio/region_mean",
+        apart="TRL leaves the ceiling of `delta` out. So does verl's `actor/pg_clipfrac`, which is the whole band for "
+        "cispo, the chosen tokens for clip_cov and always 0 for sapo",
     ),
     "clip/gradient_mass_fraction": MetricInfo("Σ |rA| over clipped tokens / Σ |rA| over response tokens", "1"),
     "band/outside_fraction": MetricInfo("share of response tokens with r outside the interval, whatever A", "1"),
@@ -112,17 +122,25 @@ GLOSSARY: dict[str, MetricInfo] = {
     "advantage/positive_token_fraction": MetricInfo("share of response tokens with A > 0", "1"),
     "advantage/positive_loss_fraction": MetricInfo("Σ rA over A > 0 / Σ |rA|, before any clipping", "1"),
     "entropy/mean": MetricInfo(
-        "mean full-vocabulary entropy at response tokens", "nats", verl="actor/entropy_loss", trl="entropy"
+        "mean full-vocabulary entropy at response tokens",
+        "nats",
+        verl="actor/entropy_loss",
+        trl="entropy",
+        apart="verl's `actor/entropy` is that of the old policy; its `actor/entropy_loss` follows `loss_agg_mode`",
     ),
     "entropy/ratio_mean": MetricInfo("mean of H_new/H_old over response tokens with H_old > 0", "1"),
     "kl/old": MetricInfo(
-        "mean of log q - log p: the k1 estimate of KL(old ‖ current)", "nats per token", verl="actor/ppo_kl"
+        "mean of log q - log p: the k1 estimate of KL(old ‖ current)",
+        "nats per token",
+        verl="actor/ppo_kl",
+        apart="not 0 in verl with one update per rollout: sampling and training engine then disagree",
     ),
     "kl/old_k3": MetricInfo("mean of r - 1 - log r: the k3 estimate of KL(old ‖ current)", "nats per token"),
     "kl/ref": MetricInfo(
         "mean of e^d - d - 1 with d = log p_ref - log p: the k3 estimate of KL(current ‖ reference)",
         "nats per token",
-        trl="kl",
+        apart="TRL's `kl` is that times the ratio unless `use_bias_correction_kl=False`; verl's `actor/kl_loss` is the "
+        "estimate of `kl_loss_type`, clamped at 10 for k3",
     ),
     "kl/sampler": MetricInfo(
         "mean of log p_sampler - log q: the k1 estimate of KL(sampler ‖ old)",
@@ -166,7 +184,13 @@ GLOSSARY: dict[str, MetricInfo] = {
         "mean over the states visited before",
         "1",
     ),
-    "gradient/norm": MetricInfo("Euclidean norm of the gradient of an update, mean over the iteration's updates", "1"),
+    "gradient/norm": MetricInfo(
+        "Euclidean norm of the gradient of an update before it is clipped, mean over the iteration's updates",
+        "1",
+        verl="actor/grad_norm",
+        trl="grad_norm",
+        apart="TRL logs that of the last update before a row",
+    ),
     "gradient/norm_max": MetricInfo("largest gradient norm of an update of the iteration", "1"),
     "reward/mean": MetricInfo(
         "mean sampled reward of the iteration's rollouts", "reward", verl="critic/score/mean", trl="reward"
@@ -176,7 +200,11 @@ GLOSSARY: dict[str, MetricInfo] = {
     "group/unscorable_fraction": MetricInfo("share of completions whose answer could not be read", "1"),
     "update/refused": MetricInfo("1 where a step was refused because its gradient was not finite, else 0", "1"),
     "group/zero_variance_fraction": MetricInfo(
-        "share of groups whose rewards are all equal", "1", trl="frac_reward_zero_std"
+        "share of groups whose rewards are all equal but for rounding",
+        "1",
+        trl="frac_reward_zero_std",
+        apart="TRL takes a standard deviation below 1e-8, whatever the size of the rewards, and that of the whole "
+        'batch with `scale_rewards="batch"` or `normalize_then_sum`',
     ),
 }
 """Every metric of the project: name to formula, unit and the engines' names for the same formula."""
@@ -271,10 +299,10 @@ def _mean_where(chosen: Tensor, values: Tensor) -> Tensor:
 
 def glossary_table() -> str:
     """The glossary as a Markdown table, one row a metric."""
-    rows = ["| metric | formula | unit | verl | TRL |", "|---|---|---|---|---|"]
+    rows = ["| metric | formula | unit | verl | TRL | where theirs differ |", "|---|---|---|---|---|---|"]
     for name, info in sorted(GLOSSARY.items()):
         verl, trl = (engine and f"`{engine}`" for engine in (info.verl, info.trl))
-        rows.append(f"| `{name}` | {info.formula} | {info.unit} | {verl} | {trl} |")
+        rows.append(f"| `{name}` | {info.formula} | {info.unit} | {verl} | {trl} | {info.apart} |")
     return "\n".join(rows)
 
 

@@ -85,6 +85,27 @@ def test_optional_fields_by_hand():
     assert values["kl/sampler"] == pytest.approx(-1 / 4, rel=1e-12)
 
 
+def test_engine_names_are_those_of_the_same_quantity():
+    # Read in the source of TRL 1.16.0, transformers 5.23.0 and verl 0.9.1.
+    found = {name: (info.verl, info.trl) for name, info in GLOSSARY.items() if info.verl or info.trl}
+    assert found == {
+        "advantage/mean": ("critic/advantages/mean", ""),
+        "clip/ceiling_fraction": ("actor/pg_clipfrac_lower", ""),
+        "clip/fraction": ("", "clip_ratio/region_mean"),
+        "clip/high_fraction": ("", "clip_ratio/high_mean"),
+        "clip/low_fraction": ("", "clip_ratio/low_mean"),
+        "entropy/mean": ("actor/entropy_loss", "entropy"),
+        "gradient/norm": ("actor/grad_norm", "grad_norm"),
+        "group/zero_variance_fraction": ("", "frac_reward_zero_std"),
+        "kl/old": ("actor/ppo_kl", ""),
+        "kl/sampler": ("rollout_corr/kl", ""),
+        "reward/mean": ("critic/score/mean", "reward"),
+    }
+    # TRL multiplies it by the ratio unless told otherwise, verl's is whichever estimate was asked for.
+    assert "`kl`" in GLOSSARY["kl/ref"].apart
+    assert "`actor/kl_loss`" in GLOSSARY["kl/ref"].apart
+
+
 def test_interval_separates_clipped_from_outside():
     values = measure(ClipInterval(0.8, 1.2))
     # A = 1 at ratio 2 is clipped; at ½ it is outside and keeps its gradient; so does A = 0 at ratio 4.
@@ -178,7 +199,7 @@ def test_one_engine_name_never_stands_for_two_formulas():
 
 def test_glossary_table_has_a_row_for_each_metric():
     lines = glossary_table().splitlines()
-    assert lines[0] == "| metric | formula | unit | verl | TRL |"
+    assert lines[0] == "| metric | formula | unit | verl | TRL | where theirs differ |"
     assert len(lines) == 2 + len(GLOSSARY)
     assert any(line.startswith("| `clip/high_fraction` | ") and "`clip_ratio/high_mean`" in line for line in lines)
 
