@@ -14,9 +14,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, overload
 
 from envs.arithmetic import LEVELS, generate_problems
+from envs.conversations import ChatTokenizer, chat_prompt
 from envs.grading import extract_answer
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.hub import hub_obstacle, offline_error
@@ -54,15 +55,6 @@ class Problem:
     """`problem_id` of question and answer: not changed by template, order or selection."""
     solution: str = ""
     """A worked solution that ends in `#### answer` or a box, for supervised warm starts; empty if there is none."""
-
-
-class ChatTokenizer(Protocol):
-    """What is asked of a tokenizer: a chat template, as those of transformers have it."""
-
-    chat_template: Any
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], **settings: Any) -> Any:
-        """The text of a conversation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,21 +96,17 @@ class MathTask(Sequence[Problem]):
             system: what precedes the user's turn; `None`: nothing, or what the template itself puts there.
 
         Raises:
-            ConfigError: the tokenizer has no chat template.
+            ConfigError: the tokenizer has no chat template, or it refuses the conversation.
         """
         if not getattr(tokenizer, "chat_template", None):
             raise ConfigError(
                 f"{type(tokenizer).__name__} has no chat template; use a plain template ({', '.join(TEMPLATES)}), "
                 "or set tokenizer.chat_template"
             )
-        first = [] if system is None else [{"role": "system", "content": system}]
-
-        def converse(problem: Problem) -> Problem:
-            turns = [*first, {"role": "user", "content": problem.prompt}]
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            return dataclasses.replace(problem, prompt=text)
-
-        return dataclasses.replace(self, problems=tuple(map(converse, self.problems)))
+        problems = (
+            dataclasses.replace(problem, prompt=chat_prompt(tokenizer, problem.prompt, system)) for problem in self
+        )
+        return dataclasses.replace(self, problems=tuple(problems))
 
     def records(self) -> list[dict[str, str]]:
         """One row per problem with the columns `prompt`, `answer` and `prompt_id`."""

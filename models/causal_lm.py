@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
+from models.prompts import adopt_tokens, encode_prompts, encode_solutions
 from testbed.errors import BatchError, ConfigError, TestbedError, UnknownNameError
 from testbed.hub import hub_obstacle, offline_error
 from testbed.registry import parse_call
@@ -151,7 +152,11 @@ def load_causal_lm(
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, local_files_only=local_files_only, **settings
         )
-    return CausalLM(model.eval(), load_tokenizer(tokenizer or source))
+    chosen = load_tokenizer(tokenizer or source)
+    with contextlib.suppress(ConfigError):
+        # Without an end token it still can be asked for probabilities; whatever writes answers says what is missing.
+        adopt_tokens(model, chosen)
+    return CausalLM(model.eval(), chosen)
 
 
 def _configuration(name: str, size: dict[str, Any], tokenizer: Any) -> Any:
@@ -334,7 +339,7 @@ class Completion(NamedTuple):
     """What a model wrote after a prompt."""
 
     text: str
-    """Without the end token."""
+    """Without the end token; whichever of the model's end tokens came first."""
     tokens: int
     """How many tokens it has, the end token included."""
     finished: bool
@@ -358,14 +363,15 @@ def complete(
     Args:
         model: a causal language model; put back into training mode if it was in it.
         tokenizer: the one that goes with it.
-        prompts: texts, special tokens in them understood.
+        prompts: texts, special tokens in them understood; read as `models.prompts.encode_prompts` does.
         max_new_tokens: limit on the length of a completion.
         temperature: 0 takes the most probable token.
         seed: of the sampling.
         batch_size: prompts per forward pass.
 
     Raises:
-        ConfigError: there are no prompts, or a limit or the temperature is out of range.
+        ConfigError: there are no prompts, a limit or the temperature is out of range, nothing says which token ends an
+            answer, or the tokenizer cannot read a prompt.
     """
     import transformers
 
@@ -374,11 +380,12 @@ def complete(
             f"got {len(prompts)} prompts, max_new_tokens {max_new_tokens}, batch_size {batch_size} and temperature "
             f"{temperature}; expected at least one prompt, limits of at least 1 and a temperature of at least 0"
         )
+    ends = adopt_tokens(model, tokenizer)
     # A fresh configuration: a saved model brings its own top-k, top-p and penalties, which are another policy.
     settings = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
     )
@@ -389,19 +396,28 @@ def complete(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         for start in range(0, len(prompts), batch_size):
-            texts = list(prompts[start : start + batch_size])
-            batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(device)
-            batch.pop("token_type_ids", None)
+            texts = prompts[start : start + batch_size]
+            rows = encode_prompts(tokenizer, texts, model.get_input_embeddings().weight.shape[0])
+            batch = _padded_left(rows, tokenizer.pad_token_id).to(device)
             output = model.generate(**batch, generation_config=settings)
-            completions += [_read(row, tokenizer) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+            completions += [_read(row, ends, tokenizer) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
     model.train(was_training)
     return completions
 
 
-def _read(tokens: list[int], tokenizer: Any) -> Completion:
-    end = tokenizer.eos_token_id
-    finished = end in tokens
-    written = tokens[: tokens.index(end)] if finished else tokens
+def _padded_left(rows: list[list[int]], pad: int) -> Any:
+    import transformers
+
+    width = max(map(len, rows))
+    tokens = [[pad] * (width - len(row)) + row for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return transformers.BatchEncoding({"input_ids": tokens, "attention_mask": mask}, tensor_type="pt")
+
+
+def _read(tokens: list[int], ends: list[int], tokenizer: Any) -> Completion:
+    length = next((place for place, token in enumerate(tokens) if token in ends), None)
+    finished = length is not None
+    written = tokens[:length]
     return Completion(tokenizer.decode(written, skip_special_tokens=False), len(written) + finished, finished)
 
 
@@ -495,7 +511,7 @@ def warm_start(
             f"target is {target} and ceiling {ceiling}, max_steps {max_steps}, batch_size {batch_size}, check_every "
             f"{check_every}; expected 0 < target < ceiling <= 1 and at least 1 of the others"
         )
-    examples = _tokenised(tokenizer, problems)
+    examples = _tokenised(model, tokenizer, problems)
     probes = list(problems if probes is None else probes)
     if not probes:
         raise ConfigError("probes is empty; expected at least one problem to measure success on")
@@ -562,7 +578,7 @@ def _supervised_step(model: Any, pad: int, optimizer: Any, rows: list[Example], 
     return float(loss.item())
 
 
-def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[Example]:
+def _tokenised(model: Any, tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[Example]:
     without = [problem for problem in problems if not problem.solution]
     if without or not problems:
         raise ConfigError(
@@ -571,10 +587,11 @@ def _tokenised(tokenizer: Any, problems: Sequence[WorkedProblem]) -> list[Exampl
             if problems
             else "there are no problems to learn from; expected at least one with a worked solution"
         )
-    prompts = tokenizer([problem.prompt for problem in problems]).input_ids
-    solutions = tokenizer([problem.solution for problem in problems], add_special_tokens=False).input_ids
-    end = [tokenizer.eos_token_id]
-    return [(prompt, solution + end) for prompt, solution in zip(prompts, solutions, strict=True)]
+    adopt_tokens(model, tokenizer)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    prompts = encode_prompts(tokenizer, [problem.prompt for problem in problems], vocabulary)
+    solutions = encode_solutions(tokenizer, [(problem.prompt, problem.solution) for problem in problems], vocabulary)
+    return list(zip(prompts, solutions, strict=True))
 
 
 def _supervised_loss(model: Any, pad: int, rows: list[Example]) -> Tensor:

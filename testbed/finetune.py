@@ -387,12 +387,19 @@ class _Run:
 
     def _tasks(self) -> dict[str, MathTask]:
         from envs.math_tasks import load_task
+        from models.prompts import adopt_tokens, check_text, encode_prompts, encode_solutions
 
+        adopt_tokens(self.model, self.tokenizer)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
         tasks = {}
         for phase, task in (("train", self.settings.train), ("test", self.settings.test)):
             options = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("source", "chat")}
             loaded = load_task(task.source, **options)
             tasks[phase] = loaded.with_chat_template(self.tokenizer) if task.chat else loaded
+            encode_prompts(self.tokenizer, [problem.prompt for problem in tasks[phase]], vocabulary)
+            encode_solutions(self.tokenizer, [(item.prompt, item.solution) for item in tasks[phase]], vocabulary)
+            for problem in tasks[phase]:
+                check_text(problem.answer)
         return tasks
 
     def _warm_start(self, settings: WarmStartSettings) -> None:

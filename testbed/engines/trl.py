@@ -21,8 +21,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from models.prompts import adopt_tokens, encode_prompts, plain_prompt
 from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
+from testbed.configuration import shown
 from testbed.errors import BatchError, ConfigError
 from testbed.objectives import Objective, make_objective
 from testbed.sampling import collect_groups, informative_groups, overlong_penalty
@@ -169,7 +171,12 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         if trl.get("rollout_func") is not None:
             trl["rollout_func"] = _with_empty_responses(trl["rollout_func"])
         train_dataset, self._prompt_numbers = _number_prompts(train_dataset, self._stateful or dynamic_sampling > 1)
+        tokenizer = trl.get("processing_class")
+        if hasattr(model, "generation_config") and hasattr(tokenizer, "eos_token_id"):
+            # TRL knows the tokenizer's end token and those of the generation configuration.
+            model.generation_config.eos_token_id = adopt_tokens(model, tokenizer)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl)
+        self._check_prompts()
 
         prompts = args.generation_batch_size // self.num_generations
         if hasattr(train_dataset, "__len__") and len(train_dataset) < prompts:
@@ -196,6 +203,15 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             base = self.accelerator.unwrap_model(self.model)
             _use_own_head(base.get_base_model() if hasattr(base, "get_base_model") else base, self.temperature)
 
+    def _check_prompts(self) -> None:
+        """Say before the first step when prompts cannot be read."""
+        data = self.train_dataset
+        if self._is_vlm or not hasattr(data, "__len__") or "prompt" not in data.column_names:
+            return
+        prompts = [plain_prompt(prompt) for prompt in data["prompt"]]
+        if self.rollout_func is None:
+            self._tokenize_prompts(prompts[:1] if not isinstance(prompts[0], str) else prompts)
+
     @property
     def _stateful(self) -> bool:
         return hasattr(self._estimate, "state_dict")
@@ -210,16 +226,44 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return _EpochSampler(lambda: int(self.state.epoch or 0), super()._get_train_sampler(dataset))
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        if isinstance(prompts[0], str):
+            return encode_prompts(self._tokenizer, prompts, self._vocabulary), None, {}
+        try:
+            return super()._tokenize_prompts(prompts)
+        except Exception as error:
+            # A chat template is a program of its own and raises what it likes.
+            raise ConfigError(
+                f"the chat template cannot write {shown(prompts[0])}: {' '.join(str(error).split())[:200]}. Change the "
+                "conversation, or set tokenizer.chat_template"
+            ) from error
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
     def _generate(self, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self._vocabulary
         largest = max(max(ids) for ids in generated[1])
         if largest >= vocabulary:
             raise BatchError(
                 f"a completion holds token id {largest}; expected ids below the model's vocabulary of {vocabulary}. "
                 "Model and tokenizer do not belong together"
             )
+        self._cut_ends(generated[1], generated[3])
         return generated
+
+    def _cut_ends(self, tokens: list[list[int]], completions: list[Any]) -> None:
+        """Take the text of an end token out of what is graded; that of a special token is left out by TRL."""
+        ordinary = set(self.eos_token_ids) - set(self._tokenizer.all_special_ids)
+        for place, written in enumerate(tokens):
+            if written and written[-1] in ordinary:
+                text = self._tokenizer.decode(written[:-1], skip_special_tokens=True)
+                if isinstance(completions[place], str):
+                    completions[place] = text
+                elif isinstance(completions[place][-1].get("content"), str):
+                    completions[place][-1]["content"] = text
 
     def _calculate_rewards(self, *arguments: Any) -> Tensor:
         per_function: Tensor = super()._calculate_rewards(*arguments)
@@ -262,6 +306,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         return replay_routing(self.accelerator.unwrap_model(self.model), inputs["experts"])
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self._is_vlm:
+            inputs = [{**row, "prompt": plain_prompt(row["prompt"])} for row in inputs]
         if not self.model.training:
             evaluated: dict[str, Any] = super()._generate_and_score_completions(inputs)
             return evaluated

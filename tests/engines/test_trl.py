@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,11 @@ def build(
 ) -> GRPOTrainer:
     """A trainer of TRL's (no objective) or ours on a tiny model; settings of ours are taken out of those of TRL."""
     own = ("advantage", "dynamic_sampling", "overlong_cache", "peft_config", "reward_funcs", "rollout_func")
-    own += ("routing_replay",)
+    own += ("processing_class", "routing_replay")
     given = {name: settings.pop(name) for name in own if name in settings}
     tiny, tokenizer = load_causal_lm("qwen2-0.1m")
     model = tiny if model is None else model
-    model.generation_config.eos_token_id = ENDS
+    model.generation_config.eos_token_id = settings.pop("ends", ENDS)
     arguments = GRPOConfig(
         **{
             "output_dir": str(folder),
@@ -478,6 +479,107 @@ def test_a_mixture_of_experts_replays_the_old_choice(tmp_path: Path, monkeypatch
     assert torch.equal(torch.cat(replayed[:2]), torch.cat(replayed[2:]))
     assert column(log, "ratio/log_abs_mean")[0] == pytest.approx(0, abs=1e-6)
     assert column(log, "ratio/log_abs_mean")[1] > 1e-3
+
+
+# -- tokenizers of strangers -----------------------------------------------------------------------------------------
+
+OPEN = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def read_by(trainer: ObjectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The prompts' tokens, as a run of one step hands them to the model."""
+    seen: list[list[int]] = []
+    original = trainer._generate_single_turn
+
+    def note(prompt_ids: list[list[int]], *arguments: Any, **settings: Any) -> Any:
+        seen.extend(prompt_ids)
+        return original(prompt_ids, *arguments, **settings)
+
+    monkeypatch.setattr(trainer, "_generate_single_turn", note)
+    trainer.train()
+    return seen
+
+
+@pytest.mark.parametrize("adds", ["$A", "<|im_start|> $A", "$A <|im_end|>", "<|im_start|> $A <|im_end|>"])
+def test_a_prompt_starts_once_and_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: Callable[..., Any], adds: str
+) -> None:
+    tokenizer = stranger(adds, OPEN, bos="<|im_start|>")
+    turns = [[{"role": "user", "content": f"{number}+1"}] for number in range(4)]
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+    texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    for prompt in (turns, texts):
+        data = Dataset.from_dict({"prompt": prompt})
+        trainer = build("dapo", tmp_path, data=data, processing_class=tokenizer, max_steps=1, num_iterations=1)
+        seen = read_by(trainer, monkeypatch)
+        assert len(seen) == 8
+        assert all(row in expected for row in seen)
+
+
+def test_content_parts_are_trained_on_as_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tokenizer = load_causal_lm("qwen2-0.1m")
+    texts = [f"{number}+1=" for number in range(4)]
+    parts = [[{"type": "text", "text": text}] for text in texts]
+    for prompt, expected in (
+        (parts, [tokenizer(text).input_ids for text in texts]),
+        (
+            [[{"role": "user", "content": part}] for part in parts],
+            [tokenizer(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n").input_ids for text in texts],
+        ),
+    ):
+        trainer = build("dapo", tmp_path, data=Dataset.from_dict({"prompt": prompt}), max_steps=1, num_iterations=1)
+        seen = read_by(trainer, monkeypatch)
+        assert len(seen) == 8
+        assert all(row in expected for row in seen)
+
+
+def test_any_end_token_ends_a_response_and_none_is_graded(tmp_path: Path) -> None:
+    graded: list[tuple[str, list[int]]] = []
+
+    def note(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        graded.extend(zip(completions, completion_ids, strict=True))
+        return [float(len(ids)) for ids in completion_ids]
+
+    trainer, _ = train("dapo", tmp_path, reward_funcs=note, max_completion_length=24, max_steps=1)
+    ended = [(text, ids) for text, ids in graded if ids[-1] in ENDS]
+    assert len(ended) > len(graded) / 2
+    assert len({ids[-1] for _, ids in ended}) > 2
+    for text, ids in ended:
+        assert not set(ids[:-1]) & set(ENDS)
+        assert text == trainer.processing_class.decode(ids[:-1], skip_special_tokens=True)
+
+
+def test_an_end_token_of_the_model_alone_is_enough(tmp_path: Path, stranger: Callable[..., Any]) -> None:
+    _, log = train("dapo", tmp_path, processing_class=stranger(eos=None), max_steps=1)
+    assert column(log, "update/refused") == [0.0]
+
+
+def test_says_when_nothing_ends_a_response(tmp_path: Path, stranger: Callable[..., Any]) -> None:
+    model = load_causal_lm("qwen2-0.1m").model
+    model.config.eos_token_id = None
+    arguments = {"model": model, "processing_class": stranger(eos=None), "ends": None}
+    with pytest.raises(ConfigError, match="nothing says which token ends an answer"):
+        build("dapo", tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([{"role": "user", "content": "1+1"}], "the chat template cannot write .*roles must alternate"),
+        ([{"type": "image", "text": "1+1"}], "a part of a prompt is"),
+        ("", "the prompt '' has no token"),
+    ],
+)
+def test_says_at_once_which_prompt_cannot_be_read(
+    tmp_path: Path, stranger: Callable[..., Any], prompt: Any, message: str
+) -> None:
+    tokenizer = stranger(template="{{ raise_exception('roles must alternate') }}")
+    data = Dataset.from_dict({"prompt": [prompt] * 4})
+    with pytest.raises(ConfigError, match=message):
+        build("dapo", tmp_path, data=data, processing_class=tokenizer)
 
 
 # -- bad batches -----------------------------------------------------------------------------------------------------

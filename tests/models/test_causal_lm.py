@@ -274,7 +274,7 @@ def test_greedy_takes_the_most_probable_token_by_a_plain_loop() -> None:
 def test_end_token_ends_a_completion() -> None:
     tokenizer = load_tokenizer("character")
     seven, end, pad = tokenizer("7").input_ids[0], 2, 0
-    assert causal_lm._read([seven, end, pad, pad], tokenizer) == ("7", 2, True)
+    assert causal_lm._read([seven, end, pad, pad], [end], tokenizer) == ("7", 2, True)
     assert causal_lm._read([seven, seven], tokenizer) == ("77", 2, False)
     assert causal_lm._read([end, pad], tokenizer) == ("", 1, True)
 
