@@ -15,6 +15,8 @@ import torch
 # Small tensors are slower on several threads, and the test workers already use every core.
 torch.set_num_threads(1)
 
+START, END = "<|im_start|>", "<|im_end|>"
+
 
 @pytest.fixture
 def stranger() -> Callable[..., Any]:
@@ -24,9 +26,10 @@ def stranger() -> Callable[..., Any]:
     """
 
     def make(adds: str = "$A", template: str | None = None, bos: str | None = None, eos: str | None = END) -> Any:
+        from tokenizers import processors
+
         from models.causal_lm import load_tokenizer
 
-        processors = pytest.importorskip("tokenizers").processors
         tokenizer = load_tokenizer("character")
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = bos, eos, eos
         tokenizer.chat_template = template
@@ -36,6 +39,3 @@ def stranger() -> Callable[..., Any]:
         return tokenizer
 
     return make
-
-
-START, END = "<|im_start|>", "<|im_end|>"
