@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from envs.answers.extraction import extract_answer
+from envs.answers.references import any_of, check_reference
 from envs.arithmetic import LEVELS, generate_problems
 from envs.conversations import ChatTokenizer, chat_prompt
-from envs.grading import extract_answer
+from envs.problem_files import LONGEST_LINE, NumberText, read_rows
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.hub import hub_obstacle, offline_error
 from testbed.registry import parse_call
@@ -40,6 +43,7 @@ ANSWER_FIELDS = ("answer", "final_answer", "expected_answer", "target", "label",
 """Where questions and answers are looked for unless a field is named, in this order."""
 
 GSM8K = "openai/gsm8k"
+_FILES = (".jsonl", ".json", ".gz", ".parquet")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -50,7 +54,7 @@ class Problem:
     prompt: str
     """What the model reads, template included."""
     answer: str
-    """The right answer alone."""
+    """The right answer alone, or several of which any will do, as `envs.answers.references.any_of` writes them."""
     id: str
     """`problem_id` of question and answer: not changed by template, order or selection."""
     solution: str = ""
@@ -136,13 +140,15 @@ def load_task(
     limit: int | None = None,
     question_field: str | None = None,
     answer_field: str | None = None,
+    any_of_list: bool = False,
 ) -> MathTask:
     """The problems of a source, each prompt in a template.
 
     Args:
         source: `arithmetic(level=2, count=500)`, or with `levels=(1, 2)` for equal parts, and with `seed=0` (16
-            problems a level unless `count` says how many in all); the path of a JSONL or JSON file; a data set of the
-            hub such as `openai/gsm8k`; or rows: a `datasets.Dataset`, a list of dictionaries.
+            problems a level unless `count` says how many in all); the path of a file of JSON lines, a JSON list or
+            Parquet; a data set of the hub such as `openai/gsm8k`; or rows: a `datasets.Dataset`, a list of
+            dictionaries.
         split: of generated problems or a data set of the hub (`None`: train). No arithmetic expression is in both
             splits, whatever the level, count and seed. A file has no splits.
         subset: the configuration of a data set of the hub (`None`: main for GSM8K, else the data set's default).
@@ -150,17 +156,22 @@ def load_task(
             boxed).
         limit: only the first so many problems.
         question_field: column of the question (`None`: the first of `QUESTION_FIELDS` there is); a dot reaches into a
-            nested column. A conversation stands for its last user turn.
+            nested column. A conversation stands for its last user turn; content in parts is joined if all are text.
         answer_field: column of the answer (`None`: the first of `ANSWER_FIELDS` there is). If it ends in a box or
-            `#### answer`, that is the answer and the whole is the worked solution, calculator marks removed.
+            `#### answer`, that is the answer and the whole is the worked solution, calculator marks removed. An object
+            `{"any of": [...]}` holds several answers of which any will do.
+        any_of_list: whether a plain list in that column also means that any of its answers will do. Data sets differ
+            in what a list means, so that it is refused unless this is set.
 
     Raises:
-        ConfigError: there is no such file, template, level or column; a row has no answer; the data set has no rows;
-            or the hub is needed and out of reach (known within 5 seconds).
+        ConfigError: there is no such file, template, level or column; rows have no question, or an answer that the
+            grader cannot read (how many, and which); the data set has no rows; or the hub is needed and out of reach
+            (known within 5 seconds).
         UnknownNameError: the source is neither a file nor shaped like a hub name.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; expected at least 1, or None for all problems")
+    faults: list[str] = []
     fill = _template(template, "equation" if _is_arithmetic(source) else "boxed")
     if _is_arithmetic(source):
         name = str(source).strip()
@@ -169,7 +180,7 @@ def load_task(
             name = f"{name} test"
     else:
         name, rows = _rows(source, split, subset)
-        triples = _read(name, rows, question_field, answer_field)
+        triples = _read(name, rows, question_field, answer_field, any_of_list, faults)
 
     problems: dict[str, Problem] = {}
     duplicates = 0
@@ -181,6 +192,8 @@ def load_task(
         if len(problems) == limit:
             break
         problems[identity] = Problem(fill.replace("{question}", question), answer, identity, solution)
+    if faults:
+        raise ConfigError(_report(name, faults))
     if not problems:
         raise ConfigError(f"{name} has no rows; expected at least one question with its answer")
     return MathTask(name, tuple(problems.values()), duplicates)
@@ -313,30 +326,12 @@ def _rows(
     if path.is_file():
         if split is not None or subset is not None:
             raise ConfigError(f"{path} is one file; split and subset are for data sets of the hub. Give another path")
-        return path.name, _read_file(path)
-    if isinstance(source, Path) or source.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".json"):
-        raise ConfigError(f"there is no file {str(source)!r}; expected the path of a JSONL or JSON file of problems")
+        return path.name, read_rows(path)
+    if isinstance(source, Path) or source.startswith((".", "/", "~")) or path.suffix in _FILES:
+        raise ConfigError(f"there is no file {str(source)!r}; expected the path of a file of problems")
     if not _HUB_NAME.fullmatch(source):
         raise UnknownNameError("math task", source, ["arithmetic", GSM8K, "a file such as problems.jsonl"])
     return source, _fetch(source, split or "train", subset or ("main" if source == GSM8K else None))
-
-
-def _read_file(path: Path) -> Iterable[Mapping[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        rows = _parse(text, str(path))
-        if not isinstance(rows, list):
-            raise ConfigError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
-        return rows
-    # Not splitlines: it also splits at characters that may stand inside a JSON string.
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{where} is not JSON ({error}); expected one object per line") from error
 
 
 def _fetch(name: str, split: str, subset: str | None) -> Iterable[Mapping[str, Any]]:
@@ -393,25 +388,115 @@ def _import_datasets() -> Any:
     return datasets
 
 
+NAMED_FAULTS = 3
+"""Of the rows that cannot be used, so many are described; the others are counted."""
+MOST_FAULTS = 10_000
+"""So many are counted before the rest of the rows is left unread."""
+
+
 def _read(
-    name: str, rows: Iterable[Mapping[str, Any]], question_field: str | None, answer_field: str | None
+    name: str,
+    rows: Iterable[Mapping[str, Any]],
+    question_field: str | None,
+    answer_field: str | None,
+    any_of_list: bool,
+    faults: list[str],
 ) -> Iterator[tuple[str, str, str]]:
-    """Question, answer and worked solution of every row."""
+    """Question, answer and worked solution of every row that can be used; of the others `faults` is told."""
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise ConfigError(f"{name}, row {number} is a {type(row).__name__}; expected an object with named fields")
-        question = _question(_field(name, number, row, question_field, QUESTION_FIELDS, "question"))
-        text = _field(name, number, row, answer_field, ANSWER_FIELDS, "answer")
-        text = "" if text is None else str(text).strip()
-        if not text:
-            raise ConfigError(
-                f"{name}, row {number} has an empty answer; give every question its answer, or drop the row"
-            )
-        marked = "####" in text or "\\boxed" in text
-        answer = extract_answer(text).answer if marked else text
-        if answer is None:
-            raise ConfigError(f"{name}, row {number} has a box or #### without an answer in it: {text[-60:]!r}")
-        yield question, answer, _CALCULATION.sub("", text) if marked else ""
+        try:
+            yield _problem(row, question_field, answer_field, any_of_list)
+        except ConfigError as error:
+            faults.append(f"row {number} {error}")
+            if len(faults) == MOST_FAULTS:
+                return
+
+
+def _report(name: str, faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{name}, {faults[0]}"
+    shown = "; ".join(faults[:NAMED_FAULTS]) + ("; …" if len(faults) > NAMED_FAULTS else "")
+    return f"{name}: {len(faults):,} rows cannot be used: {shown}"
+
+
+def _problem(row: Any, question_field: str | None, answer_field: str | None, any_of_list: bool) -> tuple[str, str, str]:
+    """Question, answer and worked solution of a row; errors continue the words `row 3`."""
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"is {_kind(row)}; expected an object with named fields")
+    question = _question(_field(row, question_field, QUESTION_FIELDS, "question"))
+    value = _field(row, answer_field, ANSWER_FIELDS, "answer")
+    if isinstance(value, Mapping) and list(value) == ["any of"]:
+        value = value["any of"]
+    elif isinstance(value, list | tuple) and not any_of_list:
+        raise ConfigError(
+            'has a list for an answer; for several answers of which any will do, write {"any of": […]} or set '
+            "any_of_list"
+        )
+    if isinstance(value, list | tuple):
+        answer, solution = any_of([_answer(each)[0] for each in value]), ""
+    else:
+        answer, solution = _answer(value)
+    _check_answer(answer)
+    return question, answer, solution
+
+
+def _check_answer(answer: str) -> None:
+    try:
+        check_reference(answer)
+    except ConfigError as error:
+        raise ConfigError(f"cannot be graded: {error}") from error
+
+
+def _answer(value: Any) -> tuple[str, str]:
+    """The right answer in a cell, and the worked solution if the cell holds one."""
+    text = _answer_text(value)
+    if not text:
+        raise ConfigError("has an empty answer; give every question its answer, or drop the row")
+    if "####" not in text and "\\boxed" not in text:
+        return text, ""
+    answer = extract_answer(text).answer
+    if answer is None:
+        raise ConfigError(f"has a box or #### without an answer in it: {text[-60:]!r}")
+    return answer, _CALCULATION.sub("", text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _answer_text(value: Any) -> str:
+    """An answer as text: numbers of a file in the characters they have there."""
+    if value is None:
+        return ""
+    if isinstance(value, Number) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"has the answer {value}; expected a number or text")
+        return str(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"has an answer that is {_kind(value)}; expected text or a number")
+    _check_characters(value, "answer")
+    return value.strip()
+
+
+def _check_characters(text: str, column: str) -> None:
+    if len(text) > LONGEST_LINE:
+        raise ConfigError(f"has a {column} of {len(text):,} characters; expected at most {LONGEST_LINE:,}")
+    if _SURROGATE.search(text):
+        raise ConfigError(f"has half of a surrogate pair in its {column}, which no tokenizer takes; repair the text")
+
+
+# What JSON calls the types that Python's parser makes of it.
+_KINDS = {
+    "dict": "an object",
+    "list": "a list",
+    "bool": "a truth value",
+    "NoneType": "null",
+    "NumberText": "a number",
+    "str": "a text",
+}
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value).__name__, f"of the type {type(value).__name__}")
 
 
 # GSM8K's calculator marks: <<16-3-4=9>>.
@@ -419,22 +504,46 @@ _CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
 def _question(value: Any) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    turns = [turn["content"] for turn in value if turn.get("role") == "user"] if isinstance(value, list) else []
-    if not turns:
-        raise ConfigError(f"a question is {value!r:.80}; expected text, or a conversation with a user's turn")
-    return str(turns[-1]).strip()
+    if isinstance(value, list | tuple) and not _is_parts(value):
+        turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "user"]
+        if not turns:
+            raise ConfigError(f"has the question {value!r:.80}; expected text, or a conversation with a user's turn")
+        value = turns[-1].get("content")
+    if isinstance(value, list | tuple):
+        value = _joined(value)
+    if not isinstance(value, str) or isinstance(value, NumberText):
+        raise ConfigError(
+            f"has a question that is {_kind(value)}, {value!r:.80}; expected text, or a conversation with a user's turn"
+        )
+    _check_characters(value, "question")
+    if not value.strip():
+        raise ConfigError("has an empty question; give every answer its question, or drop the row")
+    return value.strip()
 
 
-def _field(name: str, number: int, row: Mapping[str, Any], field: str | None, usual: tuple[str, ...], kind: str) -> Any:
+def _is_parts(value: Sequence[Any]) -> bool:
+    return bool(value) and all(isinstance(part, Mapping) and "type" in part for part in value)
+
+
+def _joined(parts: Sequence[Any]) -> str:
+    """The text of content in parts."""
+    for part in parts:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, Mapping) else part
+            raise ConfigError(
+                f"has a question with a part that is no text ({kind!r:.40}); expected parts of text alone"
+            )
+    return "".join(part["text"] for part in parts)
+
+
+def _field(row: Mapping[str, Any], field: str | None, usual: tuple[str, ...], kind: str) -> Any:
     found = field or next((candidate for candidate in usual if candidate in row), None)
     value: Any = row
     for part in (found or "").split("."):
         if not isinstance(value, Mapping) or part not in value:
             wanted = f"{kind}_field is {field!r}" if field else f"expected one of {', '.join(usual)}"
             raise ConfigError(
-                f"{name}, row {number} has no {kind}: its fields are {', '.join(map(str, row))}; {wanted}. "
+                f"has no {kind}: its fields are {', '.join(map(str, row))[:200]}; {wanted}. "
                 f"Name the column with {kind}_field=…"
             )
         value = value[part]

@@ -236,8 +236,11 @@ def test_rejects_a_tokenizer_without_chat_template() -> None:
         ([*ROWS, {"question": "1+1", "answer": " "}], "row 3 has an empty answer"),
         ([{"question": "1+1", "answer": None}], "row 1 has an empty answer"),
         ([{"question": "1+1", "answer": "two\n####"}], "row 1 has a box or #### without an answer in it"),
-        ([{"question": 11, "answer": 2}], "a question is 11; expected text, or a conversation"),
-        (["1+1"], "row 1 is a str; expected an object with named fields"),
+        (
+            [{"question": 11, "answer": 2}],
+            "row 1 has a question that is of the type int, 11; expected text",
+        ),
+        (["1+1"], "row 1 is a text; expected an object with named fields"),
         ([], "has no rows"),
     ],
 )
