@@ -18,6 +18,7 @@ import numpy as np
 from analysis.gradient_weights import describe, gradient_weight_curves, gradient_weight_figure
 from analysis.plots import svg_source
 from testbed.objectives import Objective, make_objective, objective_names
+from testbed.reductions import reductions
 
 __all__ = ["draw_pictures", "hyper_parameter_docs", "objectives_page", "picture_path", "picture_signature"]
 
@@ -29,7 +30,13 @@ _INTRODUCTION = """\
 
 Each loss is `make_objective("name", **hyper_parameters)`. r = p/q is the ratio of the current to the old probability of
 a token, z = log r, A its advantage, ℓ its loss, and F its gradient weight: dℓ/dlog p = -F·A. Clip bounds are offsets
-from 1 unless stated otherwise. Every objective also takes `reduction`; |z| is limited to 20.
+from 1 unless stated otherwise. Every objective also takes `reduction`; |z| is limited to 20, for ratios of whole
+responses that of the response and not of its tokens.
+
+The mean is over the B responses, of n_i tokens, and the N tokens of an optimiser step. It also decides what a
+coefficient means: what a wrapper adds per token (an entropy bonus, a penalty) goes through the mean of its base, so
+that one coefficient is n times as strong where the mean is (1/B) Σ_i Σ_t as where it is (1/N) Σ_i Σ_t. The bonus can
+have a mean of its own.
 
 The pictures show F for a response of a single token, beside PPO with a clip of 0.2.
 """
@@ -37,12 +44,12 @@ The pictures show F for a response of a single token, beside PPO with a clip of 
 
 def objectives_page() -> str:
     """The page: a table of all objectives, then a section each."""
-    rows = ["| objective | what it does | reduction | advantage |", "|---|---|---|---|"]
+    rows = ["| objective | what it does | reduction | mean | advantage |", "|---|---|---|---|---|"]
     for name in objective_names():
         objective = make_objective(name)
         rows.append(
             f"| [`{name}`](#{name}) | {_cell(describe(name).splitlines()[0])} | `{objective.reduction}` "
-            f"| `{objective.advantage}` |"
+            f"| {_mean(objective.reduction)} | `{objective.advantage}` |"
         )
     sections = (_section(make_objective(name)) for name in objective_names())
     return "\n".join([_INTRODUCTION, *rows, "", *sections])
@@ -133,6 +140,11 @@ def _as_markdown(text: str) -> str:
             else:
                 blocks.append(line)
     return "\n\n".join(blocks)
+
+
+def _mean(reduction: str) -> str:
+    """The formula that a reduction's docstring starts with."""
+    return (inspect.getdoc(reductions[reduction]) or "").partition(":")[0].partition(" with ")[0].partition(",")[0]
 
 
 def _cell(text: str) -> str:

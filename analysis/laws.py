@@ -372,7 +372,7 @@ def _single_precision(objective: Objective) -> str | None:
         return f"a batch in torch.float32 gives a loss in {single_loss.dtype}"
     # Sums that cancel are measured against the sum of the absolute token losses.
     batch = given.batch()[0]
-    unit = objective._reduce(objective(batch).token_loss.abs(), batch, 64)
+    unit = (objective.reduction_weights(batch) * objective(batch).token_loss.abs()).sum((-2, -1))
     largest = gradient.abs().amax((-2, -1), keepdim=True)
     if not bool(((single_loss.double() - loss).abs() <= 2e-5 * unit).all()):
         return "in float32 more than five digits of the loss are lost"

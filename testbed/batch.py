@@ -183,6 +183,12 @@ class TokenBatch:
         used = self.mask.reshape(-1, self.mask.shape[-1]).any(0).nonzero()
         return int(used[-1]) + 1 if used.numel() else self.mask.shape[-1]
 
+    @property
+    def padded_width(self) -> int:
+        """Columns as the caller gave them, also of what `trimmed` returns."""
+        given: int | None = self.__dict__.get("_padded_width")
+        return self.mask.shape[-1] if given is None else given
+
     @cached_property
     def _divisors(self) -> Tensor:
         return self.lengths.clamp(min=1).unsqueeze(-1)
@@ -258,6 +264,7 @@ class TokenBatch:
         other = self._twin()
         object.__setattr__(other, "_graph", {})
         if self.width < self.mask.shape[-1]:
+            object.__setattr__(other, "_padded_width", self.padded_width)
             for name in ("log_probs", "mask", *_TOKEN_FIELDS):
                 value = getattr(self, name)
                 if value is not None:

@@ -163,8 +163,8 @@ GLOSSARY: dict[str, MetricInfo] = {
     "dppo/masked_fraction": MetricInfo(
         "share of response tokens whose probability moved too far in A's direction, gradient therefore 0", "1"
     ),
-    "sampler/weight_mean": MetricInfo("mean weight q/p_sampler over response tokens, after its limit", "1"),
-    "sampler/limited_fraction": MetricInfo("share of response tokens whose weight q/p_sampler exceeds its limit", "1"),
+    "sampler/weight_mean": MetricInfo("mean weight q/p_sampler over response tokens, after its limits", "1"),
+    "sampler/limited_fraction": MetricInfo("share of response tokens whose weight q/p_sampler is beyond a limit", "1"),
     "exact/return": MetricInfo(
         "expected reward of the current policy, by dynamic programming, mean over prompts", "reward"
     ),

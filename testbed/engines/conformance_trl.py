@@ -142,6 +142,19 @@ def _comparisons() -> list[Comparison]:
             setting="grpo, entropy_coef=0.01",
             loss=grpo("grpo", entropy_coef=0.01),
             because="the bonus is a mean over tokens whatever the mean of the policy loss",
+            reproduced_by="entropy_bonus(base=grpo,entropy_reduction=token_mean)",
+        ),
+        Comparison(
+            objective=f"entropy_bonus(base=dr_grpo(max_length={MAX_LENGTH}),entropy_reduction=token_mean)",
+            setting=f"dr_grpo, max_completion_length={MAX_LENGTH}, entropy_coef=0.01",
+            loss=grpo("dr_grpo", entropy_coef=0.01),
+        ),
+        Comparison(
+            objective="entropy_bonus(base=luspo,entropy_reduction=token_mean)",
+            setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3, entropy_coef=0.01",
+            loss=grpo(
+                "luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3, entropy_coef=0.01
+            ),
         ),
         Comparison(
             objective="importance_correction(base=grpo)",

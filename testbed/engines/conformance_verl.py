@@ -164,12 +164,12 @@ def _comparisons() -> list[Comparison]:
         ),
         *(
             Comparison(
-                objective=f"importance_correction(base=ppo(dual_clip=3.0),level={level},mode={mode})",
+                objective=f"importance_correction(base=ppo(dual_clip=3.0),level={level},{ours})",
                 setting=f"vanilla, rollout_is={level}, rollout_is_threshold={threshold}",
                 loss=loss("vanilla", rollout={"rollout_is": level, "rollout_is_threshold": threshold}),
             )
             for level in ("token", "sequence")
-            for mode, threshold in (("truncate", 2.0), ("mask", "1e-9_2"))
+            for ours, threshold in (("mode=truncate", 2.0), ("mode=mask,floor=0.5,cap=5.0", "0.5_5"))
         ),
     ]
 

@@ -27,6 +27,7 @@ __all__ = [
     "Wrapper",
     "check_choice",
     "check_flag",
+    "check_order",
     "check_pair",
     "check_range",
     "choose",
@@ -131,11 +132,17 @@ class Objective(ABC):
                 return False
         return False
 
-    def reduction_weights(self, batch: TokenBatch) -> Tensor:
-        """∂L/∂ℓ of every token `(..., B, T)`: what the reduction multiplies a token's loss with, 0 where masked."""
+    def reduction_weights(self, batch: TokenBatch, reduction: str | None = None) -> Tensor:
+        """∂L/∂ℓ of every token `(..., B, T)`: what a reduction multiplies a token's loss with, 0 where masked.
+
+        Args:
+            batch: the tokens.
+            reduction: a name in `testbed.reductions`; `None`: the objective's own.
+        """
         with torch.enable_grad():
             token_loss = torch.zeros_like(batch.log_probs).requires_grad_()
-            reduced = self._reduce(token_loss, batch, batch.mask.shape[-1]).sum()
+            reduce = reductions[reduction or self.reduction]
+            reduced = reduce(token_loss, batch, self.max_length_or(batch.padded_width)).sum()
         (weights,) = torch.autograd.grad(reduced, token_loss)
         return weights.masked_fill(~batch.mask, 0)
 
@@ -150,16 +157,15 @@ class Objective(ABC):
     def loss(self, batch: TokenBatch) -> Tensor:
         """The reduced loss `(...,)` alone, for inner loops that record no metrics."""
         core = self._readable(batch)
-        return self._reduce(self.token_loss(core), core, batch.mask.shape[-1])
+        return self._reduce(self.token_loss(core), core)
 
     def __call__(self, batch: TokenBatch) -> ObjectiveOutput:
         core = self._readable(batch)
         token_loss = self.token_loss(core)
-        width = batch.mask.shape[-1]
-        padding = width - core.mask.shape[-1]
+        padding = batch.mask.shape[-1] - core.mask.shape[-1]
         detached = token_loss.detach()
         return ObjectiveOutput(
-            self._reduce(token_loss, core, width),
+            self._reduce(token_loss, core),
             torch.nn.functional.pad(detached, (0, padding)) if padding else detached,
             lambda: {**batch_metrics(core, self.clip_interval(core)), **self.own_metrics(core)},
         )
@@ -190,8 +196,8 @@ class Objective(ABC):
             batch.require(*self.needs, reason=f"{self.name} reads {'them' if len(self.needs) > 1 else 'it'}")
         return batch.trimmed()
 
-    def _reduce(self, token_loss: Tensor, batch: TokenBatch, padded_width: int) -> Tensor:
-        return reductions[self.reduction](token_loss, batch, self.max_length_or(padded_width))
+    def _reduce(self, token_loss: Tensor, batch: TokenBatch) -> Tensor:
+        return reductions[self.reduction](token_loss, batch, self.max_length_or(batch.padded_width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,6 +474,12 @@ def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...])
     if value not in choices:
         expected = " or ".join(repr(choice) for choice in choices)
         raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
+
+
+def check_order(owner: str, low: tuple[str, Hyper], high: tuple[str, Hyper]) -> None:
+    """Raise a `ConfigError` where one of two named numbers is larger than the other anywhere."""
+    if bool((torch.as_tensor(low[1]) > torch.as_tensor(high[1])).any()):
+        raise ConfigError(f"{owner}: {low[0]} is {low[1]} and {high[0]} {high[1]}; expected {low[0]} <= {high[0]}")
 
 
 def check_range(

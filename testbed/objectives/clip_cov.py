@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval, token_average
-from testbed.errors import ConfigError
-from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective
+from testbed.objectives._base import Hyper, Objective, check_order, check_range, clipped_surrogate, objective
 from testbed.objectives._covariance import draw, largest, token_covariance
 
 
@@ -67,10 +65,7 @@ class ClipCov(Objective):
         check_range(self.name, "fraction", self.fraction, 0, 1)
         check_range(self.name, "cov_low", self.cov_low, -infinity, infinity)
         check_range(self.name, "cov_high", self.cov_high, -infinity, infinity)
-        if bool((torch.as_tensor(self.cov_low) > torch.as_tensor(self.cov_high)).any()):
-            raise ConfigError(
-                f"clip_cov: cov_low is {self.cov_low} and cov_high {self.cov_high}; expected cov_low <= cov_high"
-            )
+        check_order(self.name, ("cov_low", self.cov_low), ("cov_high", self.cov_high))
         check_range(self.name, "clip_low", self.clip_low, 0, infinity, optional=True)
         check_range(self.name, "clip_high", self.clip_high, 0, infinity, optional=True)
 

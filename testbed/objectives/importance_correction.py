@@ -10,7 +10,7 @@ from torch import Tensor
 
 from testbed.batch import MAX_LOG_RATIO, TokenBatch
 from testbed.diagnostics import token_average
-from testbed.objectives._base import Hyper, Wrapper, check_choice, check_range, clamp, objective
+from testbed.objectives._base import Hyper, Wrapper, check_choice, check_order, check_range, clamp, objective
 
 
 @objective("importance_correction")
@@ -20,14 +20,15 @@ class ImportanceCorrection(Wrapper):
 
         w = q / p_sampler                    level="token"
         w = Π_t q_t / p_sampler,t            level="sequence", the same for all tokens of a response
-        ℓ = min(w, C)·ℓ_base                 mode="truncate"
-        ℓ = 1{w ≤ C}·w·ℓ_base                mode="mask"
+        ℓ = min(max(w, c), C)·ℓ_base         mode="truncate"
+        ℓ = 1{c ≤ w ≤ C}·w·ℓ_base            mode="mask"
 
     Inference engines compute other probabilities than the trainer from the same weights. The old policy q is the
-    trainer's; the weight corrects for having sampled from the engine's. It is a constant.
+    trainer's; the weight corrects for having sampled from the engine's. It is a constant. IcePop is
+    `importance_correction(mode=mask,floor=0.5,cap=5.0)`.
 
     Reference: Yao et al., Your efficient RL framework secretly brings you off-policy RL training, 2025 (token level,
-        truncated at 2). Masking: Ling Team, Every step evolves, arXiv 2510.18855 (IcePop, which also has a lower end).
+        truncated at 2). Masking: Ling Team, Every step evolves, arXiv 2510.18855 (IcePop, c = 0.5 and C = 5).
     Departures: the sum of a response's log-weights is clamped to ±20. A penalty wrapped inside is weighted too; TRL
         and verl weight the policy loss alone, which is `reference_kl(base=importance_correction(…))`.
     Gradient: w times that of the base; none to either set of stored probabilities.
@@ -56,22 +57,26 @@ class ImportanceCorrection(Wrapper):
     level: Literal["token", "sequence"] = "token"
     """Whether a token has its own weight or that of its response."""
     mode: Literal["truncate", "mask"] = "truncate"
-    """What happens to a weight above C: it is lowered to C, or its tokens are dropped."""
+    """What happens to a weight outside [c, C]: it is moved to the nearer end, or its tokens are dropped."""
     cap: Hyper = 2.0
     """C > 0: the largest weight."""
+    floor: Hyper = 0.0
+    """c in [0, C]: the smallest weight."""
 
     def check(self) -> None:
         super().check()
         check_choice(self.name, "level", self.level, ("token", "sequence"))
         check_choice(self.name, "mode", self.mode, ("truncate", "mask"))
         check_range(self.name, "cap", self.cap, 0, float("inf"), open_low=True)
+        check_range(self.name, "floor", self.floor, 0, float("inf"))
+        check_order(self.name, ("floor", self.floor), ("cap", self.cap))
 
     def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
         raw = self._raw_weights(batch)
         return {
             **self.wrapped.own_metrics(batch),
             "sampler/weight_mean": token_average(self._limited(raw), batch),
-            "sampler/limited_fraction": token_average(raw > self.cap, batch),
+            "sampler/limited_fraction": token_average((raw > self.cap) | (raw < self.floor), batch),
         }
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
@@ -88,5 +93,5 @@ class ImportanceCorrection(Wrapper):
 
     def _limited(self, weights: Tensor) -> Tensor:
         if self.mode == "mask":
-            return weights.masked_fill(weights > self.cap, 0)
-        return clamp(weights, 0.0, self.cap)
+            return weights.masked_fill((weights > self.cap) | (weights < self.floor), 0)
+        return clamp(weights, self.floor, self.cap)

@@ -19,5 +19,5 @@ def test_value_by_hand(tokens, check):
 def mutate(monkeypatch):
     """The mean runs over tokens instead of responses."""
     monkeypatch.setattr(
-        GRPO, "_reduce", lambda self, token_loss, batch, width: token_loss.sum((-2, -1)) / batch.total_tokens()
+        GRPO, "_reduce", lambda self, token_loss, batch: token_loss.sum((-2, -1)) / batch.total_tokens()
     )

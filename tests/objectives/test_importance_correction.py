@@ -23,6 +23,10 @@ def mismatched(tokens):
         ("level=token,mode=mask,cap=2.0000001", [[0.5, 1.0], [0.0, 2.0]]),
         ("level=sequence,mode=truncate,cap=2.0", [[0.5, 0.5], [2.0, 2.0]]),
         ("level=sequence,mode=mask,cap=2.0000001", [[0.5, 0.5], [0.0, 0.0]]),
+        ("level=token,mode=truncate,cap=2.0,floor=0.8", [[0.8, 1.0], [2.0, 2.0]]),
+        ("level=token,mode=mask,cap=5.0,floor=0.8", [[0.0, 1.0], [3.0, 2.0]]),
+        ("level=sequence,mode=truncate,cap=9.0,floor=0.8", [[0.8, 0.8], [6.0, 6.0]]),
+        ("level=sequence,mode=mask,cap=9.0,floor=0.8", [[0.0, 0.0], [6.0, 6.0]]),
     ],
 )
 def test_each_level_and_mode(tokens, check, setting, weights):
@@ -57,6 +61,13 @@ def test_metrics_by_hand(tokens):
     assert metrics["sampler/limited_fraction"].item() in (0.25, 0.5)
 
 
+def test_metrics_count_both_ends(tokens):
+    metrics = make_objective("importance_correction", mode="mask", floor=0.8, cap=2.5)(mismatched(tokens)).metrics
+    # ½ and 3 are dropped, 1 and 2 stay.
+    assert metrics["sampler/weight_mean"].item() == pytest.approx(3 / 4, rel=1e-12)
+    assert metrics["sampler/limited_fraction"].item() == 2 / 4
+
+
 def test_a_huge_mismatch_stays_finite(tokens):
     batch = tokens([[1.0, 1.0]], [1.0], sampler_log_probs=[[-1e4, -1e4]])
     for level in ("token", "sequence"):
@@ -76,6 +87,8 @@ def test_needs_the_sampler(tokens):
         ({"level": "group"}, r"importance_correction: level is 'group'; expected 'token' or 'sequence'"),
         ({"mode": "clip"}, r"importance_correction: mode is 'clip'; expected 'truncate' or 'mask'"),
         ({"cap": 0.0}, r"importance_correction: cap is 0\.0; expected a value in \(0, inf\)"),
+        ({"floor": -0.1}, r"importance_correction: floor is -0\.1; expected a value in \[0, inf\)"),
+        ({"floor": 3.0}, r"importance_correction: floor is 3\.0 and cap 2\.0; expected floor <= cap"),
     ],
 )
 def test_rejects(hyper_parameters, message):

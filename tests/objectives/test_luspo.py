@@ -24,4 +24,4 @@ def test_value_at_the_default_bounds(tokens, check):
 
 def mutate(monkeypatch):
     """Each response is divided by its length, as in GSPO."""
-    monkeypatch.setattr(LUSPO, "_reduce", lambda self, token_loss, batch, width: batch.sequence_mean(token_loss).mean())
+    monkeypatch.setattr(LUSPO, "_reduce", lambda self, token_loss, batch: batch.sequence_mean(token_loss).mean())
