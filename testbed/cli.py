@@ -513,6 +513,32 @@ def theory(out: File = None, seed: NoSeed = 0) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def diagnose(
+    log: Annotated[
+        list[str], typer.Argument(help="A log, several files of one run, a folder, or - for standard input.")
+    ],
+    config: Annotated[
+        str | None, typer.Option(help="The run's configuration: a YAML or JSON file, or its command line in quotes.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(help="Exit with 1 when there is a finding of this level or worse: note, warning, problem."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another run's log: what differs, and where the curves part.")
+    ] = None,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Page to write, .html, or .json; it must not exist.")] = None,
+    seed: NoSeed = 0,
+) -> None:
+    """What went wrong in a training run, from its log: findings with their mechanism, worst first."""
+    from analysis.diagnose.command import run
+
+    if run(log, config=config, fail_on=fail_on, against=against, as_json=as_json, out=out, say=typer.echo):
+        raise typer.Exit(1)
+
+
 # -- input ---------------------------------------------------------------------------------------------------------
 
 

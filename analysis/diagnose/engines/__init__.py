@@ -1,0 +1,1 @@
+"""Engines, a file each: keys, settings and defaults as their released code has them."""
