@@ -61,9 +61,9 @@ class Crossing:
 def critical(points: int) -> float:
     """What the statistic exceeds in one of a hundred curves of so many points without a change.
 
-    1.63 is the quantile of the largest distance of a Brownian bridge from 0; shorter curves, whose long-run deviation is
-    estimated from what a fit left over, need more. The constants were chosen on curves whose neighbours correlate by up
-    to 0.6.
+    1.63 is the quantile of the largest distance of a Brownian bridge from 0; shorter curves, whose long-run deviation
+    is estimated from what a fit left over, need more. The constants were chosen on curves whose neighbours correlate by
+    up to 0.6.
     """
     return 1.63 + 3.6 / math.sqrt(points)
 
