@@ -152,8 +152,8 @@ class Measured:
     @property
     def reading(self) -> str:
         """`higher`, `lower` or `no clear difference`, by the interval of the difference."""
-        _, low, high = self.difference
-        if math.isnan(low) or math.isnan(high):
+        estimate, low, high = self.difference
+        if math.isnan(estimate):
             return "not measured"
         return "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
 

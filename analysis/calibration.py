@@ -22,7 +22,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from analysis.claims import StatisticalClaim, claim_names, get_claim
 from analysis.judging.arms import ArmCache, lean, run_arms
 from analysis.judging.tuning import tune
 from analysis.judging.values import judge_values
-from analysis.statistics import decide, interquartile_mean, interval, smallest_step
+from analysis.statistics import Estimator, Interval, decide, interquartile_mean, interval, smallest_step
 from analysis.trajectories import Trajectories
 from testbed.errors import ConfigError
 from testbed.progress import LateProgress
@@ -316,12 +316,12 @@ def _calibrate_one(claim: StatisticalClaim, repeats: int, cache: ArmCache) -> Cl
     if claim.statistic != "proportion":
         # A falsifier may be quieter than the claim, an arm against itself on other seeds is not.
         noise = null if compares else _own_repetitions(claim, repeats, cache)
-        at_threshold = _count(claim, _drawn(claim, noise, claim.threshold), {"reproduced", "refuted"})
-        found = _count(claim, _drawn(claim, noise, claim.planted_effect), {"reproduced"})
+        at_threshold = _count(*_drawn(claim, noise, claim.threshold), {"reproduced", "refuted"})
+        found = _count(*_drawn(claim, noise, claim.planted_effect), {"reproduced"})
         paired = compares and found < POWER * DRAWS
         if paired:
             own = _own_repetitions(claim, repeats, cache)
-            found = _count(claim, _drawn(claim, own, claim.planted_effect), {"reproduced"})
+            found = _count(*_drawn(claim, own, claim.planted_effect), {"reproduced"})
     return ClaimCalibration(
         claim=claim.id,
         repeats=repeats,
@@ -361,10 +361,20 @@ def _size(claim: StatisticalClaim) -> int:
     return min(claim.seeds, SEEDS_PER_REPETITION)
 
 
-def _drawn(claim: StatisticalClaim, repetitions: Sequence[Array], effect: float) -> list[Array]:
-    """Samples of as many seeds as the claim has, from all repetitions, moved so that the effect is their truth."""
-    pool, generator = np.concatenate(_moved(claim, repetitions, effect)), np.random.default_rng(0)
-    return [pool[generator.integers(len(pool), size=claim.seeds)] for _ in range(DRAWS)]
+def _drawn(
+    claim: StatisticalClaim, repetitions: Sequence[Array], effect: float
+) -> tuple[StatisticalClaim, list[Array]]:
+    """Samples of as many seeds as the claim has, from all repetitions, moved so that the effect is their truth.
+
+    With them the claim that judges them: a declared support has moved with the values.
+    """
+    moved, generator = _moved(claim, repetitions, effect), np.random.default_rng(0)
+    pool = np.concatenate(moved)
+    if claim.estimand.support is not None:
+        shift = float(np.nanmean(pool - np.concatenate(repetitions)))
+        low, high = claim.estimand.support
+        claim = replace(claim, estimand=replace(claim.estimand, support=(low + shift, high + shift)))
+    return claim, [pool[generator.integers(len(pool), size=claim.seeds)] for _ in range(DRAWS)]
 
 
 def _own_repetitions(claim: StatisticalClaim, repeats: int, cache: ArmCache) -> list[Array]:
@@ -385,13 +395,20 @@ def _truth(claim: StatisticalClaim, repetitions: Sequence[Array]) -> Truth:
     values = values[~np.isnan(values).reshape(len(values), -1).any(1)]
     if not len(values):
         raise ConfigError(f"claim {claim.id}: the estimand has no value in any null run")
-    if claim.statistic == "smallest step":
+    order, threshold, direction = claim.statistic == "smallest step", claim.threshold, claim.direction
+    judged = np.diff(values, axis=1) * (1 if direction == "greater" else -1) if order else values[:, None]
+    if order:
+        direction, threshold = "greater", abs(threshold)
+    if (np.ptp(judged, axis=0) == 0).all():
+        # The same in every seed of all repetitions: known, where a verdict from one of them would have to ask.
+        same = float(judged[0].min())
+        bounds = Interval(same, same, same, _TRUTH_LEVEL, "all values equal", len(values))
+    elif order:
         bounds = smallest_step(values, "increasing" if claim.direction == "greater" else "decreasing", _TRUTH_LEVEL)
-        verdict = decide(bounds, "greater", abs(claim.threshold)).verdict
     else:
-        estimator = "mean" if claim.statistic == "proportion" else claim.statistic
-        verdict = decide(interval(values, _TRUTH_LEVEL, estimator), claim.direction, claim.threshold).verdict
-    return _TRUTHS[verdict]
+        estimator: Estimator = "mean" if claim.statistic == "proportion" else claim.statistic
+        bounds = interval(values, _TRUTH_LEVEL, estimator)
+    return _TRUTHS[decide(bounds, direction, threshold).verdict]
 
 
 def _moved(claim: StatisticalClaim, repetitions: Sequence[Array], effect: float) -> list[Array]:

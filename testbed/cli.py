@@ -608,7 +608,9 @@ def _plain(text: str) -> str:
 
 def _estimated(triple: tuple[float, float, float]) -> str:
     estimate, low, high = triple
-    return "missing" if math.isnan(estimate) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
+    if math.isnan(estimate):
+        return "missing"
+    return f"{estimate:.3g}" if math.isnan(low) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _print_summary(summary: Any, seeds: int) -> None:
@@ -621,9 +623,7 @@ def _print_summary(summary: Any, seeds: int) -> None:
             else f"{row[name, 'mean']:.4g}"
             for name in columns
         ]
-        rows.append(
-            (str(label), *(cell.replace("nan [nan, nan]", "missing").replace("nan", "missing") for cell in cells))
-        )
+        rows.append((str(label), *(cell.replace(" [nan, nan]", "").replace("nan", "missing") for cell in cells)))
     _print_table(("objective", *columns), rows)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.statistics import Support
 from analysis.trajectories import Trajectories
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "slope",
     "time_to",
     "value_of",
+    "within",
 ]
 
 Array = NDArray[np.float64]
@@ -73,6 +75,7 @@ class Estimand:
         arms: the arms it reads.
         event: of a comparison of waiting times, the event that is waited for.
         alike: whether the same is measured of every arm, so that an arm against itself shows no difference.
+        support: the two numbers between which it lies on every seed, or each of its steps does; `None`: unknown.
     """
 
     description: str
@@ -80,6 +83,7 @@ class Estimand:
     arms: frozenset[str]
     event: Event | None = None
     alike: bool = True
+    support: Support | None = None
 
 
 def final(metric: str) -> Measure:
@@ -221,6 +225,11 @@ def contrast(measure: Measure, of: str, minus: str, times: float) -> Estimand:
         frozenset({of, minus}),
         measure.event,
     )
+
+
+def within(estimand: Estimand, low: float, high: float) -> Estimand:
+    """The estimand, declared to lie between two numbers on every seed; without that, equal values give no verdict."""
+    return replace(estimand, description=f"{estimand.description}, in [{low:g}, {high:g}]", support=(low, high))
 
 
 def between(first: Measure, second: Measure, arm: str, times: float = 1.0) -> Estimand:

@@ -91,10 +91,11 @@ def one_sided_p_value(claim: StatisticalClaim, values: Array) -> float | None:
     if claim.statistic == "proportion" or not enough:
         return None
     complete = lowest_and_highest(values) if _missing(values) else (values,)
+    support = claim.estimand.support
     if claim.statistic == "smallest step":
-        return max(order_p_value(item, _order(claim), abs(claim.threshold)) for item in complete)
+        return max(order_p_value(item, _order(claim), abs(claim.threshold), support=support) for item in complete)
     estimator = claim.statistic
-    return max(p_value(item, claim.direction, claim.threshold, estimator) for item in complete)
+    return max(p_value(item, claim.direction, claim.threshold, estimator, support=support) for item in complete)
 
 
 def trend_p_value(claim: StatisticalClaim, values: Array) -> float | None:
@@ -105,12 +106,13 @@ def trend_p_value(claim: StatisticalClaim, values: Array) -> float | None:
 
 
 def _judge_complete(claim: StatisticalClaim, values: Array) -> Judgement:
+    support = claim.estimand.support
     if claim.statistic == "proportion":
         return decide(proportion_interval(values, claim.level), claim.direction, claim.threshold)
     if claim.statistic == "smallest step":
-        bounds = smallest_step(values, _order(claim), claim.level)
+        bounds = smallest_step(values, _order(claim), claim.level, support=support)
         return decide(bounds, "greater", abs(claim.threshold))
-    return judge(values, claim.direction, claim.threshold, claim.level, claim.statistic)
+    return judge(values, claim.direction, claim.threshold, claim.level, claim.statistic, support=support)
 
 
 def _missing(values: Array) -> int:

@@ -88,6 +88,11 @@ def _stress(stress: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _with_interval(triple: list[float | None]) -> str:
     estimate, low, high = triple
-    if estimate is None or low is None or high is None:
+    if estimate is None:
         return formatting.MISSING
+    if low is None and high is None:
+        # Equal values have no interval.
+        return formatting.number(estimate)
+    if low is None or high is None:
+        return f"{formatting.number(estimate)} {formatting.interval([low, high])}"
     return f"{formatting.number(estimate, width=high - low)} {formatting.interval([low, high])}"

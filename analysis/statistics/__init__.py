@@ -7,9 +7,10 @@ numbers.
 The rules, in one place:
 
 * An interval at `level` leaves α = (1 - level)/2 on each side. Verdicts are judged at `VERDICT_LEVEL`.
-* On each side it is the wider of Student's t and a bootstrap: for means of 20 seeds and more the studentised one,
-  otherwise the bias-corrected and accelerated (BCa) one, since dividing by the spread of a handful of values is
-  erratic; below 5 seeds there is none, and so no verdict. The median takes BCa at any number.
+* On each side it is the wider of Student's t and a bootstrap, below 20 seeds made at a fifth of α; below 5 seeds there
+  is none, and so no verdict.
+* Values without spread say little: equal ones have bounds where the support is declared, and none otherwise until there
+  are so many that at most one seed in a hundred can differ; two-valued outcomes have the exact binomial interval.
 * `decide` is the only place where an interval becomes a verdict. Claims never judge themselves.
 * A probability is `proportion_interval`, a waiting time is `survival`, an order is `smallest_step`; all
   return an `Interval`, and `decide` judges it like any other.
@@ -23,7 +24,16 @@ from analysis.statistics.intervals import interquartile_mean, interval, p_value
 from analysis.statistics.multiplicity import benjamini_hochberg, holm
 from analysis.statistics.orders import monotone_trend, order_p_value, smallest_step
 from analysis.statistics.shares import probability_of_improvement, proportion_interval
-from analysis.statistics.types import MINIMUM_SEEDS, VERDICT_LEVEL, Direction, Estimator, Interval, Judgement, Verdict
+from analysis.statistics.types import (
+    MINIMUM_SEEDS,
+    VERDICT_LEVEL,
+    Direction,
+    Estimator,
+    Interval,
+    Judgement,
+    Support,
+    Verdict,
+)
 from analysis.statistics.verdicts import decide, judge, judge_identity, seeds_needed
 from analysis.statistics.waiting_times import Survival, survival
 
@@ -34,6 +44,7 @@ __all__ = [
     "Estimator",
     "Interval",
     "Judgement",
+    "Support",
     "Survival",
     "Verdict",
     "benjamini_hochberg",

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.statistics.bounded import check_support, clopper_pearson, of_equal_values, within_support
 from analysis.statistics.checks import check_direction, check_level, seed_values
-from analysis.statistics.types import Direction, Estimator, FloatArray, Interval
+from analysis.statistics.types import BoundsByLevel, Direction, Estimator, FloatArray, Interval, Support
 from testbed.errors import ConfigError
 
 __all__ = [
     "RESAMPLES",
-    "BoundsByLevel",
     "bca",
     "bounds_by_level",
     "classical",
     "interquartile_mean",
     "interval",
+    "intervals",
     "p_value",
     "point_estimate",
     "studentised",
 ]
 
-BOOTSTRAP_SEEDS = 20
-"""From this many seeds on the bootstrap of a mean is the studentised one, and that of a median stands alone."""
-
+FEW_SEEDS = 20
+"""Below this number of seeds a mean is bounded at a fifth of the error, since neither Student's t nor the bootstrap
+covers skewed values there; from it on the bootstrap of a median stands alone."""
+FEW_SEEDS_SHARE = 0.2
+"""The share of the error that is used below `FEW_SEEDS`."""
+LEFT_OPEN: Mapping[str, float] = {"mean": 0.01, "iqm": 0.25, "median": 0.5}
+"""The share of the population that equal values may leave open, by estimator. A quarter elsewhere leaves the
+interquartile mean where it is and half the median; a mean has no such share, and one in a hundred is a choice."""
 RESAMPLES = 10_000
 """Bootstrap resamples; the smallest p-value the bootstrap can give is 1/(RESAMPLES + 1)."""
 
@@ -51,47 +57,78 @@ def interval(
     level: float = 0.90,
     estimator: Estimator = "mean",
     *,
+    support: Support | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Confidence interval of the mean, interquartile mean or median over seeds.
 
-    On each side the wider of two bounds. One is Student's t, for the interquartile mean Tukey and McLaughlin's on the
-    winsorised values. The other is a bootstrap: from 20 seeds on the studentised one (bootstrap-t),
+    *Of the mean.* On each side the wider of Student's t and the studentised bootstrap (bootstrap-t),
 
-        [θ - q(1-α)·s, θ - q(α)·s],   q: quantiles of (θ* - θ)/s* over the resamples,   s: standard error,
+        [θ - q(1-α)·s, θ - q(α)·s],   q: quantiles of (θ* - θ)/s* over the resamples,   s: standard error.
 
-    below it, and for the interquartile mean, whose spread vanishes where half of the values are equal, the BCa one.
-    Resamples are drawn from a generator of their own, so the same values always give the same
-    interval. A resample without spread has an infinite quotient: where more than α of them do, that side has no bound.
-    The median takes the BCa bootstrap, below 20 seeds its hull with the exact order-statistic interval. Where BCa is
-    undefined the percentile bootstrap of the same resamples stands in for it; where all values are equal the interval
-    is that one value.
+    A resample without spread has an infinite quotient: where more than α of them do, that side has no bound. Below 20
+    seeds both are made at a fifth of α. Where the values are 0 and 1, the exact binomial (Clopper-Pearson) interval
+    takes the bootstrap's place.
 
-    How far it can be trusted is simulated by `benchmarks/interval_coverage.py`, beside the alternatives. Of 99 %
-    intervals of a mean of 32 seeds 0.9 % miss where values are normal and 1.2 % where they are lognormal with σ = ½
-    (t alone 2.0 %, BCa 2.0 %); with σ = 1 it is 3.1 %, and there the interquartile mean is the better estimand.
+    *Of the interquartile mean and the median.* The BCa bootstrap, for the former widened to Tukey and McLaughlin's t on
+    the winsorised values, for the latter below 20 seeds to the exact order-statistic interval. Where BCa is undefined
+    the percentile bootstrap of the same resamples stands in for it.
+
+    *With a support.* Bounds never leave it. A mean of values that are its two ends gets the exact binomial interval,
+    and one of values more than half of which are equal gets `bounded.within_support`, which needs no spread.
+
+    *Equal values*, up to rounding, have no spread to learn from. Within a support the share 1 - α^(1/n) of the
+    population that they leave open bounds the mean. Without one the interval is that value where the open share is at
+    most 1 % for the mean, 25 % for the interquartile mean, 50 % for the median (at level 99 % from 528, 19 and 8 seeds
+    on), and there is none otherwise.
+
+    Resamples are drawn from a generator of their own, so the same values always give the same interval. How far it can
+    be trusted is simulated by `benchmarks/interval_coverage.py`; docs/decisions.md has its figures.
 
     Args:
         values: `(n,)`, one number per seed; differences for a paired comparison.
         level: two-sided confidence level in (0, 1).
         estimator: what is estimated.
+        support: the two numbers between which every value lies whatever the seed, such as (0, 1) of a share, or
+            (-1, 1) of the difference of two; `None`: unknown.
         resamples: number of bootstrap resamples.
         seed: of the resampling generator.
 
     Raises:
         ConfigError: `values` is not one-dimensional, holds NaN or infinity, or has fewer than 5 entries;
-            `level`, `estimator` or `resamples` is out of range.
+            `level`, `estimator` or `resamples` is out of range; `support` is no interval, or does not hold the values.
 
-    >>> bounds = interval([2.0] * 20)
-    >>> bounds.estimate, bounds.low, bounds.high
-    (2.0, 2.0, 2.0)
+    >>> bounds = interval([1.0] * 5, 0.99)
+    >>> bounds.estimate, bounds.low, bounds.seeds_needed
+    (1.0, nan, 528)
+    >>> round(interval([1.0] * 5, 0.99, support=(0.0, 1.0)).low, 3)
+    0.347
     """
-    check_level(level)
-    seeds = seed_values(values)
-    bounds = bounds_by_level(seeds, estimator, resamples, seed)
-    low, high, method = bounds(level)
-    return Interval(point_estimate(seeds, estimator), low, high, level, method, seeds.size)
+    return intervals(values, (level,), estimator, support=support, resamples=resamples, seed=seed)[0]
+
+
+def intervals(
+    values: ArrayLike,
+    levels: Sequence[float],
+    estimator: Estimator = "mean",
+    *,
+    support: Support | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Interval]:
+    """`interval` at several levels, from one set of resamples."""
+    for level in levels:
+        check_level(level)
+    seeds = _supported(seed_values(values), support)
+    bounds = bounds_by_level(seeds, estimator, resamples, seed, support=support)
+    estimate, equal = point_estimate(seeds, estimator), _equal(seeds)
+    made = []
+    for level in levels:
+        low, high, method = bounds(level)
+        needed = None if math.isfinite(low) and math.isfinite(high) else _seeds_for_bounds(seeds, estimator, level)
+        made.append(Interval(estimate, low, high, level, method, seeds.size, equal, needed))
+    return made
 
 
 def p_value(
@@ -100,6 +137,7 @@ def p_value(
     threshold: float = 0.0,
     estimator: Estimator = "mean",
     *,
+    support: Support | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
@@ -114,6 +152,7 @@ def p_value(
         direction: the claim: estimand "greater" or "less" than `threshold`, or "equivalent" to 0 within it.
         threshold: in the unit of the values; positive for "equivalent".
         estimator: as in `interval`.
+        support: as in `interval`.
         resamples: as in `interval`.
         seed: as in `interval`.
 
@@ -124,8 +163,8 @@ def p_value(
     0.5
     """
     check_direction(direction, threshold)
-    seeds = seed_values(values)
-    bounds = bounds_by_level(seeds, estimator, resamples, seed)
+    seeds = _supported(seed_values(values), support)
+    bounds = bounds_by_level(seeds, estimator, resamples, seed, support=support)
     floor = 1 / (resamples + 1)
     if direction == "greater":
         return _tail(bounds, threshold, floor, above=True)
@@ -152,26 +191,105 @@ def point_estimate(values: FloatArray, estimator: Estimator) -> float:
     return float(values[0]) if np.ptp(values) == 0 else float(_STATISTICS[estimator](values, axis=-1))
 
 
-BoundsByLevel = Callable[[float], tuple[float, float, str]]
-"""Lower and upper bound, and how they were made, at a level."""
-
-
-def bounds_by_level(values: FloatArray, estimator: Estimator, resamples: int, seed: int) -> BoundsByLevel:
-    """Interval bounds as a function of the level, over one set of resamples."""
+def bounds_by_level(
+    values: FloatArray, estimator: Estimator, resamples: int, seed: int, *, support: Support | None = None
+) -> BoundsByLevel:
+    """Interval bounds as a function of the level, over one set of resamples; see `interval`."""
     if resamples < 1000:
         raise ConfigError(f"resamples is {resamples}; expected at least 1000, below that the tails are noise")
     estimate = point_estimate(values, estimator)
-    if np.ptp(values) == 0:
-        return lambda level: (estimate, estimate, "all values equal")
-    many = values.size >= BOOTSTRAP_SEEDS
-    bootstrap = (studentised if many and estimator == "mean" else bca)(values, estimator, resamples, seed)
+    if _equal(values):
+        return _equal_bounds(estimate, values.size, estimator, support)
+    if estimator != "mean":
+        found = _of_robust_estimators(values, estimator, resamples, seed)
+    elif support is not None and _mostly_equal(values, support):
+        return within_support(values, support, resamples, seed)
+    else:
+        found = _of_the_mean(values, resamples, seed)
+    return found if support is None else _inside(found, support)
 
-    def hull(level: float) -> tuple[float, float, str]:
-        low, high, label = bootstrap(level)
+
+def _supported(values: FloatArray, support: Support | None) -> FloatArray:
+    return values if support is None else check_support(values, support)
+
+
+def _equal(values: FloatArray) -> bool:
+    # Sums of the same numbers in another order differ in the last digits.
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _mostly_equal(values: FloatArray, support: Support) -> bool:
+    """Whether one value has more than half of the seeds, or every value is an end of the support."""
+    low, high = support
+    _, counts = np.unique(np.round((values - low) / (high - low), 12), return_counts=True)
+    return bool(counts.max() > values.size / 2 or np.isin(values, support).all())
+
+
+def _equal_bounds(value: float, seeds: int, estimator: Estimator, support: Support | None) -> BoundsByLevel:
+    def bounds(level: float) -> tuple[float, float, str]:
+        # Not of a median or an interquartile mean, which a small share elsewhere does not move.
+        if support is not None and estimator == "mean":
+            return *of_equal_values(value, seeds, support, level), "all values equal, within the support"
+        if seeds < _seeds_for_equal_values(estimator, level):
+            return math.nan, math.nan, "all values equal"
+        return value, value, "all values equal"
+
+    return bounds
+
+
+def _seeds_for_equal_values(estimator: Estimator, level: float) -> int:
+    """Equal seeds that leave open no more than the share of `LEFT_OPEN`: (1 - share)^n ≤ α."""
+    # A hair less than the quotient: at the level of a p-value it is a whole number that rounding may have exceeded.
+    return math.ceil(math.log((1 - level) / 2) / math.log1p(-LEFT_OPEN[estimator]) - 1e-9)
+
+
+def _seeds_for_bounds(values: FloatArray, estimator: Estimator, level: float) -> int:
+    """Seeds from which values of the same shares have two bounds."""
+    if _equal(values) or estimator == "median":
+        return _seeds_for_equal_values(estimator, level)
+    # The bootstrap leaves a side open where more than α of its resamples, Σ shareⁿ, are one value n times.
+    _, counts = np.unique(values, return_counts=True)
+    share, most = counts.max() / values.size, int((counts == counts.max()).sum())
+    few, many = (
+        math.ceil(math.log(error * (1 - level) / 2 / most) / math.log(share)) for error in (FEW_SEEDS_SHARE, 1.0)
+    )
+    return max(values.size + 1, few if few < FEW_SEEDS else max(FEW_SEEDS, many))
+
+
+def _inside(found: BoundsByLevel, support: Support) -> BoundsByLevel:
+    def bounds(level: float) -> tuple[float, float, str]:
+        low, high, method = found(level)
+        return max(low, support[0]), min(high, support[1]), method
+
+    return bounds
+
+
+def _of_the_mean(values: FloatArray, resamples: int, seed: int) -> BoundsByLevel:
+    if np.isin(values, (0.0, 1.0)).all():
+        successes = int(values.sum())
+
+        def exact(level: float) -> tuple[float, float, str]:
+            return *clopper_pearson(successes, values.size, level), "exact binomial"
+
+        return _wider(values, "mean", exact)
+    bounds = _wider(values, "mean", studentised(values, "mean", resamples, seed))
+    if values.size >= FEW_SEEDS:
+        return bounds
+    return lambda level: bounds(1 - FEW_SEEDS_SHARE * (1 - level))
+
+
+def _of_robust_estimators(values: FloatArray, estimator: Estimator, resamples: int, seed: int) -> BoundsByLevel:
+    bootstrap = bca(values, estimator, resamples, seed)
+    return bootstrap if estimator == "median" and values.size >= FEW_SEEDS else _wider(values, estimator, bootstrap)
+
+
+def _wider(values: FloatArray, estimator: Estimator, found: BoundsByLevel) -> BoundsByLevel:
+    def bounds(level: float) -> tuple[float, float, str]:
+        low, high, label = found(level)
         other_low, other_high, other = classical(values, estimator, level)
         return min(low, other_low), max(high, other_high), f"wider of {other} and {label}"
 
-    return bootstrap if many and estimator == "median" else hull
+    return bounds
 
 
 def studentised(values: FloatArray, estimator: Estimator, resamples: int, seed: int) -> BoundsByLevel:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.statistics.checks import check_level, condition_values, seed_values
-from analysis.statistics.intervals import RESAMPLES, bounds_by_level, p_value, point_estimate
-from analysis.statistics.types import MINIMUM_SEEDS, Estimator, Interval
+from analysis.statistics.checks import check_level, condition_values
+from analysis.statistics.intervals import RESAMPLES, intervals, p_value
+from analysis.statistics.types import MINIMUM_SEEDS, Estimator, Interval, Support
 from testbed.errors import ConfigError
 
 __all__ = [
@@ -26,6 +27,7 @@ def smallest_step(
     level: float = 0.90,
     estimator: Estimator = "mean",
     *,
+    support: Support | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -43,6 +45,7 @@ def smallest_step(
         direction: whether values are claimed to increase or decrease along a row.
         level: two-sided confidence level.
         estimator: as in `interval`.
+        support: of every step, as in `interval`; `None`: unknown.
         resamples: as in `interval`.
         seed: as in `interval`.
 
@@ -55,19 +58,20 @@ def smallest_step(
     check_level(level)
     table = condition_values(values, direction)
     steps = np.diff(table, axis=1).T * (1 if direction == "increasing" else -1)
-    corrected = 1 - (1 - level) / len(steps)
+    levels = (level, 1 - (1 - level) / len(steps))
     # Both levels are read off the same resamples, which cost most of the time.
-    bounds = [bounds_by_level(seed_values(step), estimator, resamples, seed) for step in steps]
-    claimed, failing = [step(level) for step in bounds], [step(corrected) for step in bounds]
-    estimates = [point_estimate(step, estimator) for step in steps]
-    smallest = int(np.argmin(estimates))
+    found = [intervals(step, levels, estimator, support=support, resamples=resamples, seed=seed) for step in steps]
+    smallest = min((claimed for claimed, _ in found), key=lambda item: item.estimate)
+    # A step without a bound bounds nothing.
+    needed = [item.seeds_needed for pair in found for item in pair if item.seeds_needed is not None]
     return Interval(
-        estimates[smallest],
-        min(low for low, _, _ in claimed),
-        min(high for _, high, _ in failing),
+        smallest.estimate,
+        min(-math.inf if math.isnan(claimed.low) else claimed.low for claimed, _ in found),
+        min(math.inf if math.isnan(failing.high) else failing.high for _, failing in found),
         level,
-        f"smallest of {len(steps)} adjacent steps, {claimed[smallest][2]}",
+        f"smallest of {len(steps)} adjacent steps, {smallest.method}",
         table.shape[0],
+        seeds_needed=max(needed, default=None),
     )
 
 
@@ -77,6 +81,7 @@ def order_p_value(
     threshold: float = 0.0,
     estimator: Estimator = "mean",
     *,
+    support: Support | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
@@ -89,6 +94,7 @@ def order_p_value(
         direction: as in `smallest_step`.
         threshold: least size of every step, in the unit of the values.
         estimator: as in `interval`.
+        support: of every step, as in `interval`; `None`: unknown.
         resamples: as in `interval`.
         seed: as in `interval`.
 
@@ -100,7 +106,10 @@ def order_p_value(
     """
     table = condition_values(values, direction)
     steps = np.diff(table, axis=1).T * (1 if direction == "increasing" else -1)
-    return max(p_value(step, "greater", threshold, estimator, resamples=resamples, seed=seed) for step in steps)
+    return max(
+        p_value(step, "greater", threshold, estimator, support=support, resamples=resamples, seed=seed)
+        for step in steps
+    )
 
 
 def monotone_trend(values: ArrayLike, direction: Literal["increasing", "decreasing"] = "increasing") -> float:

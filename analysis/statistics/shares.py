@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from analysis.statistics.bounded import clopper_pearson
 from analysis.statistics.checks import check_level, seed_values
 from analysis.statistics.types import Interval
 from testbed.errors import ConfigError
@@ -16,7 +16,7 @@ __all__ = [
 
 
 def proportion_interval(outcomes: ArrayLike, level: float = 0.90) -> Interval:
-    """Wilson interval of the share of seeds with a yes-or-no outcome, such as "collapsed".
+    """Exact binomial (Clopper-Pearson) interval of the share of seeds with a yes-or-no outcome, such as "collapsed".
 
     Args:
         outcomes: `(n,)`, 0 or 1 (or bool) per seed.
@@ -33,11 +33,11 @@ def proportion_interval(outcomes: ArrayLike, level: float = 0.90) -> Interval:
     odd = seeds[(seeds != 0) & (seeds != 1)]
     if odd.size:
         raise ConfigError(f"outcomes holds {odd[0]:g}; expected 0 or 1 for every seed. Compare with a threshold first")
-    return _wilson(int(seeds.sum()), int(seeds.sum()), seeds.size, level, "Wilson")
+    return _share(int(seeds.sum()), int(seeds.sum()), seeds.size, level, "exact binomial")
 
 
 def probability_of_improvement(differences: ArrayLike, level: float = 0.90) -> Interval:
-    """Probability that a paired seed improves, P(d > 0) + ½ P(d = 0), with a Wilson interval.
+    """Probability that a paired seed improves, P(d > 0) + ½ P(d = 0), with an exact binomial interval.
 
     With ties the lower bound counts them as failures and the upper bound as improvements, so ties only widen
     it.
@@ -51,10 +51,10 @@ def probability_of_improvement(differences: ArrayLike, level: float = 0.90) -> I
     """
     check_level(level)
     seeds = seed_values(differences, minimum=1)
-    return _wilson(int((seeds > 0).sum()), int((seeds >= 0).sum()), seeds.size, level, "Wilson on signs")
+    return _share(int((seeds > 0).sum()), int((seeds >= 0).sum()), seeds.size, level, "exact binomial on signs")
 
 
-def _wilson(fewest: int, most: int, seeds: int, level: float, method: str) -> Interval:
-    low = stats.binomtest(fewest, seeds).proportion_ci(level, method="wilson").low
-    high = stats.binomtest(most, seeds).proportion_ci(level, method="wilson").high
-    return Interval((fewest + most) / (2 * seeds), float(low), float(high), level, method, seeds)
+def _share(fewest: int, most: int, seeds: int, level: float, method: str) -> Interval:
+    low, _ = clopper_pearson(fewest, seeds, level)
+    _, high = clopper_pearson(most, seeds, level)
+    return Interval((fewest + most) / (2 * seeds), low, high, level, method, seeds, equal=fewest == most in (0, seeds))

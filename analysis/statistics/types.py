@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 __all__ = [
     "MINIMUM_SEEDS",
     "VERDICT_LEVEL",
+    "BoundsByLevel",
     "Direction",
     "Estimator",
     "FloatArray",
     "Interval",
     "Judgement",
+    "Support",
     "Verdict",
 ]
 
@@ -26,6 +29,10 @@ Direction = Literal["greater", "less", "equivalent"]
 Verdict = Literal["reproduced", "refuted", "inconclusive"]
 
 FloatArray = NDArray[np.float64]
+Support = tuple[float, float]
+"""The two numbers between which every value must lie, whatever the seed."""
+BoundsByLevel = Callable[[float], tuple[float, float, str]]
+"""Lower and upper bound, and how they were made, at a level."""
 
 MINIMUM_SEEDS = 5
 """Fewer seeds than this never give a verdict."""
@@ -54,6 +61,10 @@ class Interval:
     """How the bounds were made, in words."""
     seeds: int
     """Number of seeds behind it."""
+    equal: bool = False
+    """Whether every seed gave the same value: bounds that exist close in like 1/n then, not like 1/√n."""
+    seeds_needed: int | None = None
+    """Where a bound is missing, the number of seeds from which values like these have one."""
 
 
 @dataclass(frozen=True)

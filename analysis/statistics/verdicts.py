@@ -6,9 +6,10 @@ import math
 
 from numpy.typing import ArrayLike
 
+from analysis.statistics.bounded import share_left_open
 from analysis.statistics.checks import check_direction, check_level, in_words, seed_values
 from analysis.statistics.intervals import RESAMPLES, interval, point_estimate
-from analysis.statistics.types import MINIMUM_SEEDS, Direction, Estimator, Interval, Judgement, Verdict
+from analysis.statistics.types import MINIMUM_SEEDS, Direction, Estimator, Interval, Judgement, Support, Verdict
 from testbed.errors import ConfigError
 
 __all__ = [
@@ -26,12 +27,14 @@ def judge(
     level: float = 0.90,
     estimator: Estimator = "mean",
     *,
+    support: Support | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Judgement:
     """Verdict on a claim from one number per seed: `decide(interval(values, ...), direction, threshold)`.
 
-    With fewer than 5 seeds the verdict is inconclusive, without bounds, and says how many seeds are missing.
+    With fewer than 5 seeds the verdict is inconclusive, without bounds, and says how many seeds are missing. So it is
+    where the values cannot tell: equal ones of unknown support, or those with a side that has no bound.
 
     Args:
         values: `(n,)`, the estimand of each seed.
@@ -39,6 +42,7 @@ def judge(
         threshold: see `decide`.
         level: two-sided confidence level.
         estimator: as in `interval`.
+        support: as in `interval`.
         resamples: as in `interval`.
         seed: as in `interval`.
 
@@ -49,6 +53,10 @@ def judge(
     'reproduced'
     >>> judge([1.0, 1.1], "greater").reason
     '2 seeds give no interval; a verdict needs at least 5'
+    >>> judge([1.0] * 5, "greater", 0.95, 0.99).reason
+    '5 seeds give no interval (all values equal); about 528 seeds would'
+    >>> judge([1.0] * 5, "greater", 0.95, 0.99, support=(0.0, 1.0)).seeds_needed
+    104
     """
     check_level(level)
     check_direction(direction, threshold)
@@ -56,7 +64,8 @@ def judge(
     if seeds.size < MINIMUM_SEEDS:
         missing = Interval(point_estimate(seeds, estimator), math.nan, math.nan, level, "none", seeds.size)
         return decide(missing, direction, threshold)
-    return decide(interval(seeds, level, estimator, resamples=resamples, seed=seed), direction, threshold)
+    bounds = interval(seeds, level, estimator, support=support, resamples=resamples, seed=seed)
+    return decide(bounds, direction, threshold)
 
 
 def decide(bounds: Interval, direction: Direction, threshold: float = 0.0) -> Judgement:
@@ -92,8 +101,9 @@ def decide(bounds: Interval, direction: Direction, threshold: float = 0.0) -> Ju
         reason = f"{in_words(bounds.seeds)} give no interval; a verdict needs at least {MINIMUM_SEEDS}"
         return _judgement("inconclusive", False, bounds, MINIMUM_SEEDS, reason)
     if math.isnan(low) or math.isnan(high):
-        reason = f"{in_words(bounds.seeds)} give no interval ({bounds.method})"
-        return _judgement("inconclusive", False, bounds, None, reason)
+        hint = "" if bounds.seeds_needed is None else f"; about {bounds.seeds_needed} seeds would"
+        reason = f"{in_words(bounds.seeds)} give no interval ({bounds.method}){hint}"
+        return _judgement("inconclusive", False, bounds, bounds.seeds_needed, reason)
     opposite = False
     if direction == "greater":
         holds, fails, opposite = low > threshold, high < threshold, high < -abs(threshold)
@@ -110,7 +120,10 @@ def decide(bounds: Interval, direction: Direction, threshold: float = 0.0) -> Ju
     if fails:
         return _judgement("refuted", opposite, bounds, None, f"{start} lies wholly {outside}")
     needed = _seeds_to_settle(bounds, direction, threshold)
-    hint = "no number of seeds would settle it" if needed is None else f"about {needed} seeds would settle it"
+    if needed is None:
+        hint = "no number of seeds would settle it"
+    else:
+        hint = f"about {needed} seeds would {'settle' if math.isfinite(low) and math.isfinite(high) else 'bound'} it"
     return _judgement("inconclusive", opposite, bounds, needed, f"{start} is not wholly {inside} or {outside}; {hint}")
 
 
@@ -120,6 +133,8 @@ def seeds_needed(
     threshold: float = 0.0,
     level: float = 0.90,
     estimator: Estimator = "mean",
+    *,
+    support: Support | None = None,
 ) -> int | None:
     """Seeds in all at which an interval of this spread would settle the claim one way or the other.
 
@@ -127,8 +142,10 @@ def seeds_needed(
         threshold
 
     because a bound approaches its estimate like 1/√n while the estimate is taken to stay where it is. For
-    "equivalent" with the estimate inside (-δ, δ) the larger of the two sides counts. Never below 5, and None
-    where the estimate sits on the threshold.
+    "equivalent" with the estimate inside (-δ, δ) the larger of the two sides counts. Bounds of equal values approach
+    it like the share 1 - α^(1/n) that they leave open, and where a bound is missing it is the number that has one. From
+    fewer than 20 seeds, whose bounds are wider, it is too large rather than too small. Never below 5, and None where
+    the estimate sits on the threshold.
 
     Args:
         values: `(n,)`, at least 5 seeds.
@@ -136,12 +153,13 @@ def seeds_needed(
         threshold: see `decide`.
         level: two-sided confidence level.
         estimator: as in `interval`.
+        support: as in `interval`.
 
-    >>> seeds_needed([1.0, 1.0, 1.0, 1.0, 1.0], "greater", 1.0) is None
+    >>> seeds_needed([1.0, 1.2, 0.8, 1.1, 0.9], "greater", 1.0) is None
     True
     """
     check_direction(direction, threshold)
-    return _seeds_to_settle(interval(values, level, estimator), direction, threshold)
+    return _seeds_to_settle(interval(values, level, estimator, support=support), direction, threshold)
 
 
 def judge_identity(error: float, tolerance: float) -> Judgement:
@@ -206,7 +224,19 @@ def _seeds_to_settle(bounds: Interval, direction: Direction, threshold: float) -
     needed = MINIMUM_SEEDS
     for limit, width in sides:
         gap = abs(estimate - limit)
-        if gap == 0 or not math.isfinite(width):
+        if gap == 0:
             return None
-        needed = max(needed, math.ceil(bounds.seeds * (width / gap) ** 2) + 1)
+        if not math.isfinite(width):
+            # The bound itself comes first; whether it settles the claim is seen then.
+            return bounds.seeds_needed
+        needed = max(needed, _seeds_to_reach(gap, width, bounds))
     return needed
+
+
+def _seeds_to_reach(gap: float, width: float, bounds: Interval) -> int:
+    """Seeds at which a bound as far as `width` from its estimate has come within `gap`."""
+    if not bounds.equal:
+        return math.ceil(bounds.seeds * (width / gap) ** 2) + 1
+    # The width is the open share times the distance to the end of the support.
+    share = gap / width * share_left_open(bounds.seeds, bounds.level)
+    return MINIMUM_SEEDS if share >= 1 else math.ceil(math.log((1 - bounds.level) / 2) / math.log1p(-share))

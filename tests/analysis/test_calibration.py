@@ -20,6 +20,7 @@ from analysis.calibration import (
 )
 from analysis.claims import StatisticalClaim, claim_names, get_claim
 from analysis.judging.arms import run_arms
+from analysis.judging.estimands import within
 from testbed.errors import ConfigError, RunExistsError
 
 
@@ -127,11 +128,33 @@ def test_the_power_is_of_samples_of_the_claims_own_number() -> None:
     judged = dataclasses.replace(claim("dcpo/response-utilisation"), seeds=600)
     repetitions = [np.arange(32.0) + 1000 * index for index in range(3)]
     pool = np.concatenate(repetitions)
-    drawn = calibration._drawn(judged, repetitions, 0.5)
+    judging, drawn = calibration._drawn(judged, repetitions, 0.5)
+    assert judging is judged
     assert [len(values) for values in drawn] == [600] * calibration.DRAWS
     # It is the mean of what is drawn from that is the effect, so that a draw's own mean scatters about it.
     assert np.isin(np.concatenate(drawn).round(9), (pool - pool.mean() + 0.5).round(9)).all()
     assert len({values.mean() for values in drawn}) == calibration.DRAWS
+
+
+def test_a_declared_support_moves_with_the_values() -> None:
+    judged = claim("dcpo/response-utilisation")
+    declared = dataclasses.replace(judged, estimand=within(judged.estimand, -1.0, 1.0))
+    repetitions = [np.array([0.5, -0.5, 1.0, 0.2]), np.array([0.1, -1.0, 0.0, 0.5])]
+    # Their mean is 0.1; with an effect of 0.4 everything moves by 0.3.
+    judging, drawn = calibration._drawn(declared, repetitions, 0.4)
+    assert judging.estimand.support == pytest.approx((-0.7, 1.3), rel=1e-12)
+    assert np.concatenate(drawn).min() == pytest.approx(-0.7, rel=1e-12)
+
+
+@pytest.mark.parametrize(("same", "truth"), [(0.0, "does not hold"), (0.25, "holds"), (0.125, "on the threshold")])
+def test_what_every_null_run_shares_is_known(same: float, truth: str) -> None:
+    judged = dataclasses.replace(claim("dcpo/response-utilisation"), direction="greater", threshold=0.125)
+    assert _truth(judged, [np.full(6, same)] * 3) == truth
+    # Of an order it is the smallest step; the seeds differ.
+    ordered = dataclasses.replace(judged, statistic="smallest step")
+    assert _truth(ordered, [np.arange(6.0)[:, None] + np.array([0.0, 1.0, 1.0 + same])] * 3) == truth
+    falling = dataclasses.replace(ordered, direction="less", threshold=-0.125)
+    assert _truth(falling, [np.arange(6.0)[:, None] - np.array([0.0, 1.0, 1.0 + same])] * 3) == truth
 
 
 def test_power_and_verdicts_at_the_threshold_are_shares_of_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:

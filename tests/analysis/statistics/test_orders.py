@@ -29,6 +29,28 @@ def test_order_is_judged_by_its_smallest_step():
     assert decide(smallest_step(tied), "greater").verdict == "inconclusive"
 
 
+def test_a_step_that_is_the_same_in_every_seed_is_no_order():
+    table = (
+        np.random.default_rng(0).normal(size=(30, 1))
+        + np.array([0.0, 1.0, 1.0])
+        + 1e-3 * np.random.default_rng(1).normal(size=(30, 3))
+    )
+    table[:, 2] = table[:, 1] + 0.25
+    step = smallest_step(table, level=0.99)
+    # The other step, about 1, bounds the smallest one from above.
+    assert step.estimate == pytest.approx(0.25, rel=1e-12)
+    assert step.low == -math.inf
+    assert 0.9 < step.high < 1.1
+    # At half the error, the corrected one: log 0.0025 / log 0.99 = 596.2.
+    assert step.seeds_needed == 597
+    assert decide(step, "greater").verdict == "inconclusive"
+    assert order_p_value(table) == 0.5
+    # Every step in [-1, 1] or so: at most 16 % of them elsewhere, 1.5 away.
+    known = smallest_step(table, level=0.99, support=(-1.25, 1.25))
+    assert known.low == pytest.approx(0.25 - 1.5 * (1 - 0.005 ** (1 / 30)), rel=1e-9)
+    assert order_p_value(table, support=(-1.25, 1.25)) == pytest.approx((1 - 0.25 / 1.5) ** 30, rel=1e-4)
+
+
 def test_order_p_value_agrees_with_the_smallest_step():
     rng = np.random.default_rng(4)
     for shift in (0.1, 0.3, 0.6):

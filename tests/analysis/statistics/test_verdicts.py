@@ -73,7 +73,7 @@ def test_false_verdicts_on_a_null_stay_below_alpha():
 
 
 def test_seeds_needed_is_enough():
-    values = normal(10, 0.5, 1.0, stream=4)
+    values = normal(20, 0.2, 1.0, stream=4)
     needed = seeds_needed(values, "greater")
     judgement = judge(values, "greater")
     assert judgement.verdict == "inconclusive"
