@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.diagnose.configuration import Configuration, known_beside, read_configuration
 from analysis.diagnose.engine import Engine, engines
-from analysis.diagnose.names import CORE, Key, KeyTable
+from analysis.diagnose.names import CORE, Key, KeyTable, UnionTable
 from analysis.diagnose.reader import Reader, find_reader
 from analysis.diagnose.series import NULL, Block, Recording, Series
 from analysis.diagnose.source import Found, Source
@@ -23,6 +23,9 @@ __all__ = ["Ambiguity", "Log", "Unrecognised", "read_log"]
 
 MOST_KEYS = 2000
 """Recognised keys of which points are kept."""
+
+MOST_POINTS = 4096
+"""Points of a series that rules look at; the extremes of what is averaged are kept."""
 
 _MOST_FILES = 200
 _SHOWN = 50
@@ -137,12 +140,14 @@ class _Collector:
         self.texts: set[str] = set()
         self.overflow = 0
         self._known: dict[str, bool] = {}
-        self._tables = [engines[name].table for name in engines.names()] + [_ANY_ENGINE]
+        self._unknown: set[str] = set()
+        self._tables = UnionTable([*(engines[name].table for name in engines.names()), _ANY_ENGINE])
 
-    def add(self, blocks: Iterator[Block]) -> int:
+    def add(self, kind: Reader, source: Source, found: Found) -> int:
         """Take the rows of one file; returns how many."""
         before, last, real_axis = self.rows, 0.0, False
-        for block in blocks:
+        found.unknown = self._unknown
+        for block in kind.blocks(source, found):
             if not block.rows:
                 continue
             steps, real_axis, had = _steps(block, last, real_axis)
@@ -164,9 +169,11 @@ class _Collector:
             return found
         known = self._known.get(key)
         if known is None:
-            known = any(table.find(key) is not None for table in self._tables)
+            known = key in self._tables
             if len(self._known) < 1_000_000:
                 self._known[key] = known
+            if not known and len(self._unknown) < 1_000_000:
+                self._unknown.add(key)
             if not known:
                 self.unknown_count += 1
                 if len(self.unknown) < 100_000:
@@ -237,7 +244,7 @@ def read_log(
     null_is_nan: set[str] = set()
     for source, kind in _sources(given, standard_input):
         before = set(collector.recordings)
-        rows = collector.add(kind.blocks(source, found))
+        rows = collector.add(kind, source, found)
         if kind.null_is_nan:
             null_is_nan |= set(collector.recordings) - before
         files.append((source.name, kind.title))
@@ -459,6 +466,7 @@ def _name_keys(log: Log, collector: _Collector) -> None:
         series = recording.series(null_is_bad=name in CORE and 2 * recording.nulls <= recording.points)
         if not len(series):
             continue
+        series = series.merged(MOST_POINTS)
         log.raw[key] = series
         if not name:
             continue

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from testbed.diagnostics import GLOSSARY
+from testbed.glossary import GLOSSARY
 
-__all__ = ["CORE", "NAMES", "Key", "KeyTable", "Name", "describe"]
+__all__ = ["CORE", "NAMES", "Key", "KeyTable", "Name", "UnionTable", "describe"]
 
 
 class Name(NamedTuple):
@@ -160,3 +160,23 @@ class KeyTable:
                 if pattern.fullmatch(key):
                     return rank
         return None
+
+
+class UnionTable:
+    """Whether any of several tables knows a key, in one look: a log may have a hundred thousand that none does."""
+
+    def __init__(self, tables: Sequence[KeyTable]) -> None:
+        self._exact = {
+            f"{prefix}{item.key}" for table in tables for prefix in ("", *table.prefixes) for item in table.keys
+        }
+        patterns = {
+            re.escape(prefix) + "(?:.+)".join(map(re.escape, re.split(r"<\w+>", item.key)))
+            for table in tables
+            for prefix in ("", *table.prefixes)
+            for item in table.keys
+            if "<" in item.key
+        }
+        self._pattern = re.compile("|".join(sorted(patterns)))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._exact or (len(key) < 200 and self._pattern.fullmatch(key) is not None)

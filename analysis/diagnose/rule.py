@@ -233,7 +233,8 @@ def window_of(found: Series) -> Window:
 def lasting(found: Series, threshold: float) -> float:
     """The step from which on a curve, smoothed over five points, stays at or above a threshold; it has to end there."""
     values = found.values
-    smooth = np.array([np.median(values[max(0, i - 2) : i + 3]) for i in range(len(values))])
+    padded = np.r_[np.full(2, np.nan), values, np.full(2, np.nan)]
+    smooth = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
     below = np.flatnonzero(smooth < threshold)
     return float(found.steps[min(below[-1] + 1, len(values) - 1)]) if len(below) else float(found.steps[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,9 +91,11 @@ class Series:
         return Series(self.key, *(array[chosen] for array in arrays))
 
     def _sorted(self) -> Series:
+        if len(self.steps) < 2 or bool((self.steps[1:] > self.steps[:-1]).all()):
+            return self
         order = np.argsort(self.steps, kind="stable")
         steps = self.steps[order]
-        last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.zeros(0, bool)
+        last = np.append(steps[1:] != steps[:-1], True)
         return self._take(order[last])
 
     def merged(self, most: int) -> Series:
@@ -182,8 +184,12 @@ class Recording:
         return self._all(null_is_bad)
 
 
-def block_of_rows(rows: Sequence[Mapping[str, object]]) -> Block:
+def block_of_rows(rows: Sequence[Mapping[str, object]], unknown: Set[str] = frozenset()) -> Block:
     """Rows as a block: numbers, texts that are numbers, NaN, null and nested groups; anything else is text.
+
+    Args:
+        rows: the rows.
+        unknown: keys to leave out.
 
     >>> block = block_of_rows([{"step": 1, "data": {"a": "0.5"}}, {"step": 2, "b": None}])
     >>> {key: (at.tolist(), values.tolist()) for key, (at, values) in block.columns.items()}["a"]
@@ -195,6 +201,8 @@ def block_of_rows(rows: Sequence[Mapping[str, object]]) -> Block:
     texts: dict[str, list[str]] = {}
     for index, row in enumerate(rows):
         for key, value in _flat(row):
+            if key in unknown:
+                continue
             if isinstance(value, bool):
                 number: float | None = float(value)
             elif isinstance(value, int | float):
@@ -225,12 +233,12 @@ _GROUPS = frozenset({"data", "metrics"})
 def _flat(row: Mapping[str, object]) -> list[tuple[str, object]]:
     items: list[tuple[str, object]] = []
     for key, value in row.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             inside = _flat(value) if len(value) else []
             prefix = "" if key in _GROUPS else f"{key}/"
             items += [(f"{prefix}{name}", item) for name, item in inside]
         else:
-            items.append((str(key), value))
+            items.append((key if isinstance(key, str) else str(key), value))
     return items
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from testbed.errors import ConfigError
 
-__all__ = ["Found", "Source", "json_entries", "lines"]
+__all__ = ["Found", "Source", "json_entries", "lines", "pieces"]
 
 HEAD = 1 << 16
 """Bytes a reader may look at to recognise a log."""
@@ -21,7 +21,7 @@ HEAD = 1 << 16
 LONGEST_LINE = 64 << 20
 """Bytes of one row; a longer one is no row of a log."""
 
-_CHUNK = 1 << 20
+_CHUNK = 4 << 20
 
 
 @dataclass
@@ -32,11 +32,13 @@ class Found:
         configuration: settings written into the log, such as the arguments a trainer gives its tracker.
         skipped: lines that are no rows.
         notes: sentences about the file that a reader of the report should know.
+        unknown: keys that no engine has, put here by whoever collects; readers may leave them out.
     """
 
     configuration: dict[str, Any] = field(default_factory=dict)
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
 
 
 class Source:
@@ -127,7 +129,13 @@ def _encoding(head: bytes) -> str | None:
 
 
 def lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[list[bytes]]:
-    """Complete lines in batches of about a megabyte, without their line feeds.
+    """Complete lines in batches of a few megabytes, without their line feeds; raises as `pieces`."""
+    for piece in pieces(source, longest):
+        yield piece.split(b"\n")
+
+
+def pieces(source: Source, longest: int = LONGEST_LINE) -> Iterator[bytes]:
+    """The content in pieces of a few megabytes that end with a line.
 
     Raises:
         ConfigError: a line is longer than `longest` bytes.
@@ -147,11 +155,11 @@ def lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[list[bytes]]:
                     )
                 continue
             rest.append(chunk[:cut])
-            yield b"".join(rest).split(b"\n")
+            yield b"".join(rest)
             rest, size = [chunk[cut + 1 :]], len(chunk) - cut - 1
     last = b"".join(rest)
     if last.strip():
-        yield [last]
+        yield last
 
 
 def json_entries(source: Source, start: str | None) -> Iterator[Any]:

@@ -8,9 +8,8 @@ from typing import Any
 from analysis.diagnose.engine import Engine, Settings, engine_named, number
 from analysis.diagnose.engines.trl import COMMON_KEYS, PLAIN, read_trl
 from analysis.diagnose.names import NAMES, Key, KeyTable
-from testbed.diagnostics import GLOSSARY
 from testbed.errors import TestbedError
-from testbed.objectives import make_objective
+from testbed.glossary import GLOSSARY
 from testbed.registry import parse_call
 
 __all__ = ["TESTBED"]
@@ -56,6 +55,9 @@ def _read_objective(text: str, settings: Settings) -> None:
     name, given = parse_call(text)
     settings.put("loss", name, "objective")
     settings.put("ratio_level", _LEVELS.get(name, "token"), "objective")
+    # The objectives need PyTorch, which whoever has no such configuration need not wait for.
+    from testbed.objectives import make_objective
+
     try:
         made = make_objective(text)
     except TestbedError:

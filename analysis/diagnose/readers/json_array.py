@@ -17,7 +17,7 @@ def _blocks(source: Source, found: Found) -> Iterator[Block]:
     next(entries, "")
     while rows := list(islice(entries, 4096)):
         found.skipped += sum(not isinstance(row, dict) for row in rows)
-        yield block_of_rows([row for row in rows if isinstance(row, dict)])
+        yield block_of_rows([row for row in rows if isinstance(row, dict)], found.unknown)
 
 
 JSON_ARRAY = reader(

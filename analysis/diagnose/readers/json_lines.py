@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from analysis.diagnose.reader import Reader, reader
 from analysis.diagnose.series import Block, block_of_rows
-from analysis.diagnose.source import Found, Source, lines
+from analysis.diagnose.source import Found, Source, pieces
 
 __all__ = ["JSON_LINES"]
 
@@ -32,12 +31,12 @@ def _recognises(source: Source) -> bool:
 
 
 def _blocks(source: Source, found: Found) -> Iterator[Block]:
-    for batch in lines(source):
+    for piece in pieces(source):
         # An explicit null is not the same as a missing key, which columns cannot tell apart.
-        block = None if any(b"null" in line for line in batch) else _by_columns(batch)
+        block = None if b"null" in piece else _by_columns(piece)
         if block is None:
-            rows = list(_rows(batch, found))
-            block = block_of_rows(rows) if rows else None
+            rows = list(_rows(piece.split(b"\n"), found))
+            block = block_of_rows(rows, found.unknown) if rows else None
         if block is not None:
             yield block
 
@@ -68,17 +67,16 @@ def _unpacked(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _by_columns(batch: list[bytes]) -> Block | None:
+def _by_columns(piece: bytes) -> Block | None:
     """The same as `block_of_rows`, several times as fast; None where only the slow way gives the same."""
-    if len(batch) < 64:
+    if piece.count(b"\n", 0, 1 << 18) < 64:
         return None
     import pyarrow as pa
     import pyarrow.json
 
-    joined = b"\n".join(batch)
-    options = pyarrow.json.ReadOptions(use_threads=True, block_size=max(len(joined) + 1, 1024))
+    options = pyarrow.json.ReadOptions(use_threads=False, block_size=max(len(piece) + 1, 1024))
     try:
-        table = pyarrow.json.read_json(io.BytesIO(joined), read_options=options)
+        table = pyarrow.json.read_json(pa.BufferReader(piece), read_options=options)
     except (pa.ArrowException, ValueError):
         return None
     columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}

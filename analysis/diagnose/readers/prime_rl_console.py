@@ -50,7 +50,7 @@ def _blocks(source: Source, found: Found) -> Iterator[Block]:
     for batch in lines(source, 8 << 20):
         rows = [row for line in batch if b"Step " in line and (row := _row(plain(line))) is not None]
         if rows:
-            yield block_of_rows(rows)
+            yield block_of_rows(rows, found.unknown)
 
 
 PRIME_RL_CONSOLE = reader(

@@ -111,10 +111,10 @@ def _blocks(source: Source, found: Found) -> Iterator[Block]:
             else:
                 rows.append(row)
             if len(rows) > 4096:
-                yield block_of_rows(rows[:-1])
+                yield block_of_rows(rows[:-1], found.unknown)
                 rows = rows[-1:]
     if rows:
-        yield block_of_rows(rows)
+        yield block_of_rows(rows, found.unknown)
 
 
 _CLOCK = "_timestamp"

@@ -26,7 +26,7 @@ def _blocks(source: Source, found: Found) -> Iterator[Block]:
             found.configuration[f"trainer_state.{name}"] = float(given[1])
     while rows := list(islice(entries, 4096)):
         found.skipped += sum(not isinstance(row, dict) for row in rows)
-        yield block_of_rows([row for row in rows if isinstance(row, dict)])
+        yield block_of_rows([row for row in rows if isinstance(row, dict)], found.unknown)
 
 
 TRAINER_STATE = reader(

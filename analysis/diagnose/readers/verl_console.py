@@ -37,7 +37,7 @@ def _blocks(source: Source, found: Found) -> Iterator[Block]:
     for batch in lines(source, _LONGEST):
         rows = [row for line in batch if b"step:" in line and (row := _row(plain(line))) is not None]
         if rows:
-            yield block_of_rows(rows)
+            yield block_of_rows(rows, found.unknown)
 
 
 VERL_CONSOLE = reader(

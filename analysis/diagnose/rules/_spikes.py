@@ -7,6 +7,7 @@ import numpy as np
 from analysis.diagnose.series import Series
 
 _BEFORE = 24
+_FEWEST = 8
 
 
 def spikes(found: Series, factor: float, least: float) -> np.ndarray:
@@ -16,16 +17,15 @@ def spikes(found: Series, factor: float, least: float) -> np.ndarray:
     """
     values = np.maximum(np.nan_to_num(found.high, nan=0.0), 1e-12)
     logs = np.log(values)
-    hit = []
-    for place in np.flatnonzero(values >= least):
-        before = logs[max(0, place - _BEFORE) : place]
-        if len(before) < 8:
-            continue
-        middle = float(np.median(before))
-        spread = max(1.4826 * float(np.median(np.abs(before - middle))), 0.05)
-        if logs[place] - middle >= max(np.log(factor), 8 * spread):
-            hit.append(int(place))
-    return np.array(hit, dtype=int)
+    padded = np.r_[np.full(_BEFORE, np.nan), logs]
+    before = np.lib.stride_tricks.sliding_window_view(padded, _BEFORE)[:-1]
+    candidates = np.flatnonzero((values >= least) & (np.arange(len(values)) >= _FEWEST))
+    if not len(candidates):
+        return candidates
+    earlier = before[candidates]
+    middle = np.nanmedian(earlier, axis=1)
+    spread = np.maximum(1.4826 * np.nanmedian(np.abs(earlier - middle[:, None]), axis=1), 0.05)
+    return candidates[logs[candidates] - middle >= np.maximum(np.log(factor), 8 * spread)]
 
 
 def stays(found: Series, place: int, factor: float) -> bool:
