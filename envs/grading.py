@@ -16,6 +16,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
+from envs.answers.characters import plain, squeezed
 from envs.answers.comparison import compare
 from envs.answers.evaluation import Overrun, Workers
 from envs.answers.extraction import Extracted, extract_answer
@@ -183,7 +184,8 @@ class Grader:
         values = self.workers.within(PATIENCE)
         for right in expected:
             try:
-                reason: str = compare(read(answer), read(right), values)
+                same = squeezed(plain(answer)) == squeezed(plain(right))
+                reason: str = "equal" if same else compare(read(answer), read(right), values)
             except Overrun as overrun:
                 reason = overrun.reason
             if reason == "equal":

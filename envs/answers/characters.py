@@ -125,6 +125,8 @@ _CIRCLE = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))")
 _FORMULA = re.compile(r"\$([^\s$](?:[^$]*[^\s$+*/=<>-])?)\$")
 _BOLD = re.compile(r"(?<![\w)}\]])\*\*([^*]+)\*\*(?!\w)")
+# One sign ends a sentence; three dots leave something out. A backslash at the end was one before a space.
+_ENDED = re.compile(r"(?<![.,;:])[.,;:]\s*$|(?<!\\)\\$")
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\!,|\\!,\\!)(?=[0-9]{3}(?![0-9]))")
 
 
@@ -142,9 +144,15 @@ def plain(text: str) -> str:
     return " ".join(text.replace("＄", "$").split())
 
 
+_LAYOUT = re.compile(r" (?=[-+*/^_=<>|{}\\])|(?<=[-+*/^_=<>|{}]) |(?<=[0-9]) (?=[A-Za-z])")
+
+
 def squeezed(text: str) -> str:
-    """Plain text without the spaces that only lay it out: those not between two letters or two digits."""
-    return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|(?<=[0-9]) (?=[A-Za-z])", "", text)
+    """Plain text without the spaces that only lay it out: those around an operator, and between number and letter.
+
+    A space between two numbers, behind a comma or before a parenthesis may mean something.
+    """
+    return _LAYOUT.sub("", text)
 
 
 def _from_unicode(text: str) -> str:
@@ -173,6 +181,7 @@ def _from_latex(text: str) -> str:
     for mark, end in (("\\(", "\\)"), ("\\[", "\\]")):
         if text.strip().startswith(mark) and text.strip().endswith(end):
             text = text.strip()[2:-2]
+    text = re.sub(r"(?<=[0-9A-Za-z})])~", " ", text)
     text = text.replace("\\left.", "").replace("\\right.", "")
     text = _GROUPED.sub("", text)
     text = _REPEATING.sub(lambda found: f"{found[1]}({found[2] or found[3]})", text)
@@ -197,7 +206,7 @@ def _unwrapped(text: str) -> str:
         inside = text[len(mark) : -len(mark)]
         if inside.strip() and text.startswith(mark) and text.endswith(mark) and mark not in inside:
             text = inside.strip()
-    text = text.rstrip(".,;:").rstrip()
+    text = _ENDED.sub("", text)
     if text.count("$") > 1:
-        text = _FORMULA.sub(r"\1", text.replace("$$", "$")).strip().rstrip(".,;:").rstrip()
+        text = _ENDED.sub("", _FORMULA.sub(r"\1", text.replace("$$", "$")).strip())
     return text

@@ -555,7 +555,9 @@ def _equality(sides: list[str]) -> Reading:
         value = _read(sides[0])
         if isinstance(value, Quantity) and not _mentions(value.tree, _name(sides[1]) or ""):
             return Named(_name(sides[1]) or "", value)
-    left, right = _expression(sides[0]), _expression(sides[1])
+    left, right = _quantity(sides[0]), _quantity(sides[1])
+    if isinstance(left, Text) or isinstance(right, Text):
+        raise Unreadable(ambiguous=True)
     if not has_symbols(left.tree) and not has_symbols(right.tree):
         return Chain((left, right))
     return Equation(left, right)
@@ -654,7 +656,7 @@ def _power_of_ten(found: list[Token]) -> int | None:
 
 _TIMES_TEN = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _SPACED_AND_SLASH = re.compile(r"[0-9] [0-9]{3}\s*/")
-_WORD_START = re.compile(r"(?<![A-Za-z\\])(?=[A-Za-z%$€£¥₹₩¢])|(?=\\degree)|(?=\\Omega)")
+_WORD_START = re.compile(r"(?<![A-Za-z\\])(?=[A-Za-z%$€£¥₹₩¢])|(?=\\degree)|(?=\\Omega)|(?=/\s*[A-Za-z]{2})")
 _DEGREES = re.compile(r"([^A-Za-z]+|[^a-z]*\\(?:frac|pi)[^A-Za-z]*)(\\degree(?: ?[CFK])?)")
 _REMARK = re.compile(r"(.*[^\s(])\s+\(([^()]*)\)|(.*[0-9}])\(([A-Za-z][A-Za-z -]*)\)")
 _CURRENCY_FIRST = re.compile(

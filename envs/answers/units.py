@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from envs.answers.words import DENYING, DOUBTFUL, listed
+from envs.answers.words import DENYING, is_doubtful, listed
 
 __all__ = ["CURRENCIES", "PERCENT", "Unit", "agree", "read_unit"]
 
@@ -230,7 +230,7 @@ def _factor(words: list[tuple[str, int]], *, singular: bool) -> Unit | None:
     others = [
         name for place, name in enumerate(names) if place != head and name not in ("of", "the", "a", "an", "more")
     ]
-    if len(names) > 6 or DOUBTFUL.intersection([names[head], *others]) or _NO_UNITS.intersection(names):
+    if len(names) > 6 or any(map(is_doubtful, [names[head], *others])) or _NO_UNITS.intersection(names):
         return None
     noun = names[head]
     known = _NAMES.get(plain[head][0]) or _NAMES.get(noun)
@@ -257,8 +257,9 @@ def _measure(words: list[tuple[str, int]]) -> list[tuple[str, int]] | None:
             return None
         factors += [(part, times * power * own) for part, own in _COMPOSED.get(name, ((name, 1),))]
         times = 1
-    # Two measures side by side are a product (newton metres); of more, one is a noun.
-    return factors if factors and times == 1 and len(factors) <= 2 else None
+    # Two measures side by side are a product (newton metres); of more, one is a noun, and the same twice is a slip.
+    names = {name for name, _ in factors}
+    return factors if factors and times == 1 and len(names) == len(factors) <= 2 else None
 
 
 def _is_plural(noun: str) -> bool:

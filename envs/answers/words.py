@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-__all__ = ["DENYING", "DOUBTFUL", "PARTS", "SCALES", "listed", "number_in_words"]
+__all__ = ["DENYING", "DOUBTFUL", "PARTS", "SCALES", "is_doubtful", "listed", "number_in_words"]
 
 
 def listed(words: str) -> list[str]:
@@ -82,7 +82,7 @@ DOUBTFUL = frozenset(
         quarters double doubles doubled twice thrice triple triples tripled quadruple once times squared square cubed
         power powers root roots inverse inverses reciprocal reciprocals opposite opposites factorial mod modulo base
         tens units ones percent percentage k mil mio pm am noon midnight th st nd rd if when since because as yes
-        hundredths thousandths
+        hundredths thousandths quadrillion quadrillions crore crores lakh lakhs gross score scores myriad myriads zillions
         """
     )
 )
@@ -99,6 +99,22 @@ DENYING = frozenset(
     )
 )
 """The same for a number with a remark in parentheses, which otherwise names what is counted."""
+
+
+_WORDS_IN_THS = frozenset(
+    listed("months paths baths moths cloths booths deaths births widths lengths depths truths youths mouths")
+)
+
+
+def is_doubtful(word: str) -> bool:
+    """Whether a word beside a number may change what it says: also any fraction and any multiple (`13 fives`).
+
+    >>> [word for word in ("apples", "fourteenths", "months", "sixes", "wrong") if is_doubtful(word)]
+    ['fourteenths', 'sixes', 'wrong']
+    """
+    single = word[:-2] if word.endswith("xes") else word[:-1] if word.endswith("s") else word
+    counts = single in _ONES or single in _TENS or word.endswith("ties") and f"{word[:-3]}y" in _TENS
+    return word in DOUBTFUL or counts or (word.endswith("ths") and word not in _WORDS_IN_THS)
 
 
 def number_in_words(words: list[str]) -> Fraction | None:
