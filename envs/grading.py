@@ -66,7 +66,7 @@ _NUMBER = re.compile(r"(?P<sign>[-+−]?)\$?(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+|
 def _number(answer: str) -> Fraction | int | None:
     """The exact value of a plain decimal number, thousands commas allowed: nearly all answers are one."""
     match = _NUMBER.fullmatch(answer)
-    if match is None or "$" in answer or len(answer) > LONGEST_ANSWER:
+    if match is None or len(answer) > LONGEST_ANSWER:
         return None
     digits = match["digits"].replace(",", "")
     value = Fraction(digits + match["decimals"]) if match["decimals"] else int(digits)

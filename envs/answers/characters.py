@@ -17,6 +17,9 @@ _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "01234
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₙₓ", "0123456789+-()aenx", strict=True))
 _RAISED = re.compile(f"[{re.escape(''.join(_SUPERSCRIPTS))}]+")
 _LOWERED = re.compile(f"[{re.escape(''.join(_SUBSCRIPTS))}]+")
+# Seven eighths in small digits, and a millionth before a unit.
+_STACKED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄∕/]([₀₁₂₃₄₅₆₇₈₉]+)")
+_MICRO = re.compile("(?<=[0-9 ])[μµ](?=[A-Za-z])")
 _GREEK = {
     unicodedata.lookup(f"GREEK {size} LETTER {name.upper()}"): f"\\{name if size == 'SMALL' else name.title()} "
     for size, names in {
@@ -32,7 +35,7 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys(
             "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "
         ),
-        **dict.fromkeys("−–—‒‐‑﹣", "-"),
+        **dict.fromkeys("−–—‒―‐‑﹣", "-"),
         **dict.fromkeys("⁄∕÷", "/"),
         **dict.fromkeys("·⋅∙•", "\\cdot "),
         **dict.fromkeys("’‘′", "'"),
@@ -60,7 +63,7 @@ _CHARACTERS = str.maketrans(
     }
 )
 # A dash of these between two digits may be a range (3–5) as well as a minus sign.
-_RANGE = re.compile(r"[0-9]\s*[–—‒]\s*[0-9]")
+_RANGE = re.compile(r"[0-9]\s*[–—‒―]\s*[0-9]")
 
 _NOTHING = listed(
     """
@@ -85,6 +88,8 @@ _COMMANDS = {
     "rbrace": "\\}",
     "lbrack": "[",
     "rbrack": "]",
+    "langle": "⟨",
+    "rangle": "⟩",
     "lt": "<",
     "gt": ">",
     "div": "/",
@@ -157,10 +162,16 @@ def squeezed(text: str) -> str:
 
 def _from_unicode(text: str) -> str:
     if _RANGE.search(text):
-        text = re.sub("[–—‒]", " \\\\dash ", text)
+        text = re.sub("[–—‒―]", " \\\\dash ", text)
+    text = _MICRO.sub("u", text)
+    text = _STACKED.sub(lambda found: f"\\frac{{{_unraised(found[1])}}}{{{_unraised(found[2])}}}", text)
     text = _RAISED.sub(lambda run: "^{" + "".join(_SUPERSCRIPTS[sign] for sign in run.group()) + "}", text)
     text = _LOWERED.sub(lambda run: "_{" + "".join(_SUBSCRIPTS[sign] for sign in run.group()) + "}", text)
     return "".join(map(_character, text)).translate(_CHARACTERS)
+
+
+def _unraised(digits: str) -> str:
+    return "".join(_SUPERSCRIPTS.get(digit, _SUBSCRIPTS.get(digit, digit)) for digit in digits)
 
 
 def _character(character: str) -> str:
@@ -197,9 +208,14 @@ def _replacement(found: re.Match[str]) -> str:
     return found.group() if found[1] is None else _COMMANDS.get(found[1].strip() or " ", found.group())
 
 
+_APOSTROPHES = re.compile(r"(?<=[0-9])'(?=[0-9]{3}(?![0-9]))")
+
+
 def _unwrapped(text: str) -> str:
     """Without what surrounds an answer in prose: Markdown, dollar signs of formulas, quotation marks, the full stop."""
     text = text.strip()
+    if "'" in text:
+        text = _APOSTROPHES.sub("", text)
     if "**" in text:
         text = _BOLD.sub(r"\1", text).strip()
     for mark in ("`", '"', "$$", "$"):

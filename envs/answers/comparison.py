@@ -62,7 +62,7 @@ def compare(answer: Reading, reference: Reading, values: Values) -> Verdict:
         verdicts = [compare(member, reference, values) for member in answer.members]
         return next((verdict for verdict in verdicts if verdict != "equal"), "equal")
     if isinstance(reference, Chain):
-        return compare(answer, reference.members[-1], values)
+        return _all(compare(answer, member, values) for member in reference.members)
     if isinstance(answer, Quantity) and isinstance(reference, Quantity):
         return _quantities(answer, reference, values)
     if isinstance(answer, Series) and isinstance(reference, Series):
@@ -111,6 +111,9 @@ def _all(verdicts: Iterable[Verdict]) -> Verdict:
 def _quantities(answer: Quantity, reference: Quantity, values: Values) -> Verdict:
     mine, yours = _is_percent(answer), _is_percent(reference)
     if _same_value(answer, reference, values):
+        if mine != yours and (answer if yours else reference).unit is None and not _is_more_than_one(answer):
+            # Half a percent is not a half, and who drops the sign means the latter.
+            return "unclear"
         if answer.unit is None:
             return "equal"
         if reference.unit is None:
@@ -123,6 +126,10 @@ def _quantities(answer: Quantity, reference: Quantity, values: Values) -> Verdic
             return "equal"
     has_value = answer.infinite or answer.exact is not None or any(values(answer.tree))
     return "different" if has_value else "unparsable"
+
+
+def _is_more_than_one(quantity: Quantity) -> bool:
+    return quantity.exact is not None and abs(quantity.exact) > 1
 
 
 def _is_percent(quantity: Quantity) -> bool:

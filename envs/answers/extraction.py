@@ -30,7 +30,10 @@ class Extracted:
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\f?boxed\s*\{")
-_ENDS = re.compile(r"(?:<(?:/?s|/[a-z_]{1,20}|eos|pad|end_of_turn|endoftext|[|｜][^<>\s]{1,40}[|｜])>|\[/?INST\])$")
+_ENDS = re.compile(
+    r"(?:<(?:/?s|/[a-z_]{1,20}|eos|pad|end|stop|end_of_turn|endoftext|im_end|[|｜][^<>\s]{1,40}[|｜])>"
+    r"|\[(?:/?INST|END|EOS|DONE)\])$"
+)
 
 
 def extract_answer(response: str) -> Extracted:

@@ -121,7 +121,7 @@ class Reals:
 class Series:
     """Several answers in one, the order of which counts in all but sets and bare lists."""
 
-    kind: Literal["tuple", "brackets", "set", "bare", "ratio"]
+    kind: Literal["tuple", "brackets", "vector", "set", "bare", "ratio"]
     items: tuple[Reading, ...]
 
 
@@ -152,7 +152,7 @@ Reading = Quantity | Named | Chain | Equation | Inequality | Reals | Series | Ma
 
 _LABEL = re.compile(
     r"(?:so |thus |hence |therefore |and )?,?\s*(?:the |my |our )?(?:final |correct |right |exact )?"
-    r"(?:answer|ans|result|solution)"
+    r"(?:answer|ans|result|solution|total|sum|value|amount|(?:total )?(?:cost|price))"
     r"(?: is(?=[ :])|\s*:|\s*=)\s*:?\s*",
     re.IGNORECASE,
 )
@@ -160,7 +160,7 @@ _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "\\le": "<=", "\\ge": ">=", "!=": "!=", "\\ne": "!=",
     "\\in": "in",
 }  # fmt: skip
-_OPENING, _CLOSING = ("(", "[", "{", "\\{"), (")", "]", "}", "\\}")
+_OPENING, _CLOSING = ("(", "[", "{", "\\{", "⟨"), (")", "]", "}", "\\}", "⟩")
 _CHOICE = re.compile(r"([A-Za-z])\)|\(([A-Za-z])\)")
 _WORDS_ALONE = re.compile(r"[A-Za-z][A-Za-z' ,.\-/&]*")
 _BASES = {
@@ -187,6 +187,7 @@ def read(answer: str) -> Reading:
     if label and label.end() < len(text):
         text = plain(text[label.end() :])
     text = text.removeprefix("=").strip() if text.startswith("= ") else text
+    text = re.sub(r"(?<=^[A-Za-z]) in (?=[\[(])", r" \\in ", text)
     try:
         if _depth(text) > DEEPEST:
             raise Unreadable
@@ -206,7 +207,7 @@ def _depth(text: str) -> int:
 
 def _why(text: str) -> Literal["words", "unparsable", "unclear"]:
     """Why a text that is no mathematics is none."""
-    words = re.findall(r"[A-Za-z][A-Za-z']+", text)
+    words = re.findall(r"(?<![A-Za-z\\])[A-Za-z][A-Za-z']+", text)
     if _WORDS_ALONE.fullmatch(text) and words and "\\" not in text:
         return "words"
     if any(word.lower() in DOUBTFUL for word in words) and any(character.isdigit() for character in text):
@@ -273,6 +274,8 @@ def _words(text: str) -> Reading | None:
             if isinstance(inner, Quantity) and inner.exact is not None:
                 return _negated(inner)
         return None
+    if re.fullmatch("[A-Za-z](?: [A-Za-z])+", text):
+        return Text(text, "words")
     pieces = text.replace("-", " ").replace(",", " ").lower().split()
     sign = -1 if pieces[0] in ("negative", "minus") else 1
     pieces = pieces[1:] if sign < 0 else pieces
@@ -281,7 +284,10 @@ def _words(text: str) -> Reading | None:
         if value is not None:
             number = Quantity(("n", sign * value), sign * value)
             return _with_unit(number, " ".join(pieces[count:])) if count < len(pieces) else number
-    if any(len(word) > 1 and not _is_mathematics(word) for word in re.findall("[A-Za-z]+", text)):
+    runs = re.findall("[A-Za-z]+", text)
+    if re.search("[-/]", text) and max(map(len, runs)) < 3:
+        return None
+    if any(len(word) > 1 and not _is_mathematics(word) for word in runs):
         if re.search(r"(?:^|\s)(?:and|or)(?:\s|$)", text) or "," in text:
             items = _split_list(text)
             if all(len(item) == 1 for item in items):
@@ -359,7 +365,7 @@ def _comma(text: str, place: int) -> int:
 
 def _bracketed(text: str) -> tuple[str, str, str] | None:
     """The brackets around a whole text and what is between them."""
-    for opening in ("\\{", "(", "[", "{"):
+    for opening in ("\\{", "(", "[", "{", "⟨"):
         if text.startswith(opening):
             break
     else:
@@ -391,14 +397,17 @@ def _several(text: str) -> Reading | None:
         if any(isinstance(item, Text) for item in items):
             return Text(text, "words" if all(isinstance(item, Text) for item in items) else "unclear")
         names = {item.name for item in items if isinstance(item, Named) and isinstance(item.value, Reals)}
-        if re.search(r"\bor\b", text) and len(names) == 1 and all(isinstance(item, Named) for item in items):
-            return Named(names.pop(), Reals(tuple(piece for item in items for piece in _as_reals(item).pieces)))
+        if len(names) == 1 and all(isinstance(item, Named) and isinstance(item.value, Reals) for item in items):
+            return Named(names.pop(), _combined(text, [_as_reals(item) for item in items]))
         return Series("bare", items)
     brackets = _bracketed(text)
     if brackets is not None:
         opening, inside, closing = brackets
+        built = _BUILDER.fullmatch(inside) if opening == "\\{" else None
+        if built:
+            return _item(built[2]) if _name(built[1]) else _item(inside)
         items_inside = _split(inside, _comma) if inside else []
-        if len(items_inside) > 1 or opening in ("\\{", "["):
+        if len(items_inside) > 1 or opening in ("\\{", "[", "⟨"):
             return _collection(opening, items_inside, closing)
     plus_minus = _plus_minus(text)
     if plus_minus is not None:
@@ -416,6 +425,21 @@ def _several(text: str) -> Reading | None:
     return None
 
 
+def _combined(text: str, parts: list[Reals]) -> Reals:
+    """What `x < 2 or x > 5` and `x > 2 and x < 5` leave of the line."""
+    pieces = [piece for part in parts for piece in part.pieces]
+    if re.search(r"\bor\b", text):
+        return Reals(tuple(pieces))
+    if len(pieces) == len(parts) == 2 and re.search(r"\band\b|,", text):
+        for below, above in (pieces, pieces[::-1]):
+            if below.low.infinite < 0 and above.high.infinite > 0:
+                low, high = above.low.exact, below.high.exact
+                if low is not None and high is not None and low < high:
+                    return Reals((Interval(above.low, above.low_closed, below.high, below.high_closed),))
+    raise Unreadable(ambiguous=True)
+
+
+_BUILDER = re.compile(r"([A-Za-z])\s*(?:\\in\s*\\reals\s*)?[|:]\s*(\1.*|[^|:]*[<>=]\s*\1.*|[^|:]*\\[lg]e\s*\1.*)")
 _TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2} ?\(?[ap]\.?m\.?\)?", re.IGNORECASE)
 _INFINITE = {
     1: Quantity(("inf", 1)),
@@ -434,6 +458,8 @@ def _collection(opening: str, parts: list[str], closing: str) -> Reading:
         return Series("tuple", items)
     if pair == "[]":
         return Series("brackets", items)
+    if pair == "⟨⟩":
+        return Series("vector", items)
     if pair in ("[)", "(]") and len(items) == 2:
         low, high = items
         if isinstance(low, Quantity) and isinstance(high, Quantity):
@@ -656,11 +682,11 @@ def _power_of_ten(found: list[Token]) -> int | None:
 
 _TIMES_TEN = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _SPACED_AND_SLASH = re.compile(r"[0-9] [0-9]{3}\s*/")
-_WORD_START = re.compile(r"(?<![A-Za-z\\])(?=[A-Za-z%$€£¥₹₩¢])|(?=\\degree)|(?=\\Omega)|(?=/\s*[A-Za-z]{2})")
+_WORD_START = re.compile(rf"(?<![A-Za-z\\])(?=[A-Za-z%¢{CURRENCIES}])|(?=\\degree)|(?=\\Omega)|(?=/\s*[A-Za-z]{{2}})")
 _DEGREES = re.compile(r"([^A-Za-z]+|[^a-z]*\\(?:frac|pi)[^A-Za-z]*)(\\degree(?: ?[CFK])?)")
 _REMARK = re.compile(r"(.*[^\s(])\s+\(([^()]*)\)|(.*[0-9}])\(([A-Za-z][A-Za-z -]*)\)")
 _CURRENCY_FIRST = re.compile(
-    rf"([+-]?)\s*(US|C|A|CA|AU|HK)?([{CURRENCIES}]|USD|EUR|GBP|Rs\.?)\s*([+-]?)\s*(?=[0-9.\\])(.*)"
+    rf"([+-]?)\s*(US|C|A|CA|AU|HK)?([{CURRENCIES}]|USD|EUR|GBP|CHF|Rs\.?)\s*([+-]?)\s*(?=[0-9.\\])(.*)"
 )
 
 
@@ -778,7 +804,7 @@ def _money(sign: str, country: str, currency: str, second_sign: str, rest: str) 
 
 def _remarked(text: str, remark: str) -> Quantity | None:
     """A constant with a unit in parentheses, or with the same number in words; `None`: the parentheses are a factor."""
-    if not re.search(r"[A-Za-z%$€£¥]{2}|\\degree|[%$€£¥]|^[a-zA-Z]$", remark):
+    if not re.search(rf"[A-Za-z]{{2}}|\\degree|[%{CURRENCIES}]|^[a-zA-Z]$", remark):
         return None
     try:
         number = _constant(text)
@@ -791,6 +817,11 @@ def _remarked(text: str, remark: str) -> Quantity | None:
         if spoken != number.exact:
             raise Unreadable(ambiguous=True)
         return number
+    if remark[0].isdigit():
+        repeated = _quantity(remark)
+        if isinstance(repeated, Text) or repeated.exact is None or repeated.exact != number.exact:
+            raise Unreadable(ambiguous=True)
+        return dataclasses.replace(number, unit=repeated.unit)
     unit = read_unit(remark, number.exact, enclosed=True)
     if unit is None:
         try:

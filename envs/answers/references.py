@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from envs.answers.characters import plain
 from envs.answers.extraction import extract_answer
-from envs.answers.reading import Text, read
+from envs.answers.reading import Chain, Text, read
 from testbed.errors import ConfigError
 
 __all__ = ["LONGEST_ANSWER", "acceptable_answers", "any_of", "check_reference"]
@@ -81,6 +81,8 @@ def check_reference(reference: str) -> None:
         reading = read(answer)
         if plain(answer).lower() in ("nan", "none", "null", "n/a", "undefined value"):
             raise ConfigError(f"the answer is {answer!r}; expected a value, or no such row")
+        if isinstance(reading, Chain) and len({member.exact for member in reading.members}) > 1:
+            raise ConfigError(f"the answer {answer!r:.80} says that different numbers are equal; give one of them")
         if isinstance(reading, Text) and reading.why == "unclear":
             raise ConfigError(f"the answer {answer!r:.80} can be read in more than one way; write it so that it cannot")
         if isinstance(reading, Text) and reading.why == "unparsable":

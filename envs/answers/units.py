@@ -28,6 +28,15 @@ _KNOWN = {
     "yen": "¥ yen JPY",
     "rupee": "₹ rupee rupees Rs INR",
     "won": "₩ won KRW",
+    "franc": "CHF franc francs",
+    "ruble": "₽ RUB ruble rubles",
+    "peso": "₱ peso pesos",
+    "shekel": "₪ shekel shekels",
+    "naira": "₦ naira",
+    "lira": "₺ lira",
+    "baht": "฿ baht",
+    "dong": "₫ dong",
+    "hryvnia": "₴ hryvnia",
     "meter": "m meter meters metre metres",
     "millimeter": "mm millimeter millimeters millimetre millimetres",
     "centimeter": "cm centimeter centimeters centimetre centimetres",
@@ -42,7 +51,6 @@ _KNOWN = {
     "hectare": "ha hectare hectares",
     "acre": "acre acres",
     "gram": "g gram grams gramme grammes",
-    "milligram": "mg milligram milligrams",
     "kilogram": "kg kgs kilo kilos kilogram kilograms",
     "ton": "ton tons tonne tonnes",
     "ounce": "oz ounce ounces",
@@ -55,7 +63,6 @@ _KNOWN = {
     "tablespoon": "tbsp tablespoon tablespoons",
     "teaspoon": "tsp teaspoon teaspoons",
     "second": "s sec secs second seconds",
-    "millisecond": "ms millisecond milliseconds",
     "minute": "min mins minute minutes",
     "hour": "h hr hrs hour hours",
     "day": "day days",
@@ -64,30 +71,48 @@ _KNOWN = {
     "year": "yr yrs year years",
     "newton": "N newton newtons",
     "joule": "J joule joules",
-    "kilojoule": "kJ kilojoule kilojoules",
     "watt": "W watt watts",
-    "kilowatt": "kW kilowatt kilowatts",
     "volt": "V volt volts",
     "ampere": "A amp amps ampere amperes",
     "ohm": "ohm ohms \\Omega",
     "pascal": "Pa pascal pascals",
-    "kilopascal": "kPa kilopascal kilopascals",
     "hertz": "Hz hertz",
     "mole": "mol mole moles",
     "coulomb": "C coulomb coulombs",
     "electronvolt": "eV electronvolt electronvolts",
-    "calorie": "cal calorie calories kcal",
+    "calorie": "cal calorie calories",
+    "kilocalorie": "kcal kilocalorie kilocalories",
+    "watthour": "Wh",
+    "farad": "F farad farads",
+    "byte": "byte bytes",
+    "bit": "bit bits",
     "radian": "rad radian radians",
     "unit": "unit units",
     "mph": "mph",
     "kph": "kph kmh",
 }
-_NAMES = {name: unit for unit, names in _KNOWN.items() for name in names.split()}
+_PREFIXES = {
+    "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "k": "kilo", "M": "mega",
+    "G": "giga", "T": "tera",
+}  # fmt: skip
+_SYMBOLS = {
+    "m": "meter", "g": "gram", "s": "second", "L": "liter", "l": "liter", "N": "newton", "J": "joule", "W": "watt",
+    "V": "volt", "A": "ampere", "Pa": "pascal", "Hz": "hertz", "mol": "mole", "C": "coulomb", "eV": "electronvolt",
+    "T": "tesla", "F": "farad", "Wh": "watthour", "B": "byte", "cal": "calorie", "bit": "bit", "ohm": "ohm",
+}  # fmt: skip
+_NAMES = {f"{prefix}{sign}": f"{name}{unit}" for prefix, name in _PREFIXES.items() for sign, unit in _SYMBOLS.items()}
+_NAMES |= {
+    f"{name}{unit}{end}": f"{name}{unit}"
+    for name in _PREFIXES.values()
+    for unit in _SYMBOLS.values()
+    for end in ("", "s")
+}
+_NAMES |= {name: unit for unit, names in _KNOWN.items() for name in names.split()}
 _COMPOSED = {"mph": (("mile", 1), ("hour", -1)), "kph": (("kilometer", 1), ("hour", -1))}
 # A pound is money or a weight; the signs of the two are not each other's.
 _AMBIGUOUS = {"pound": ("sterling", "lb")}
 
-CURRENCIES = "$€£¥₹₩"
+CURRENCIES = "$€£¥₹₩₽₱₪₦₺฿₫₴"
 """Signs that may stand before a number."""
 PERCENT = (("percent", 1),)
 """The factors of percent."""
@@ -113,7 +138,7 @@ _NO_UNITS = frozenset(
     )
 )
 _WORD = re.compile(
-    r"\s*(?:([A-Za-z][A-Za-z'-]*\.?|\\degree|\\Omega|[%$€£¥₹₩¢])|(\^\s*\{?\s*(-?[1-9])\s*\}?)|(\\cdot|\*)|(/))"
+    r"\s*(?:([A-Za-z][A-Za-z'-]*\.?|\\degree|\\Omega|[%$€£¥₹₩¢₽₱₪₦₺฿₫₴])|(\^\s*\{?\s*(-?[1-9])\s*\}?)|(\\cdot|\*)|(/))"
 )
 
 
@@ -222,7 +247,8 @@ def _factor(words: list[tuple[str, int]], *, singular: bool) -> Unit | None:
     plain = [(word.rstrip(".") if len(word) > 1 else word, power) for word, power in words]
     measured = _measure(plain)
     if measured is not None:
-        return Unit(tuple(measured))
+        # Seven K may be seven thousand.
+        return Unit(tuple(measured), multiplies=words == [("K", 1)])
     names = [word.lower() for word, _ in plain]
     if any(power != 1 for _, power in plain) or any(len(name) < 2 and name not in ("a",) for name in names):
         return None

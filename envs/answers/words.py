@@ -51,6 +51,7 @@ PARTS = {
             "half": 2,
             "third": 3,
             "fourth": 4,
+            "quarter": 4,
             "fifth": 5,
             "sixth": 6,
             "seventh": 7,
@@ -68,7 +69,7 @@ PARTS = {
     },
     "halves": Fraction(1, 2),
 }
-"""Names of fractions: `3 fifths`. A quarter is not one of them, it may be a coin."""
+"""Names of fractions: `3 fifths`. Three quarters, where they are coins, are no three either."""
 
 DOUBTFUL = frozenset(
     listed(
@@ -78,11 +79,12 @@ DOUBTFUL = frozenset(
         should will won wont may might must seems fails works gives equals makes remains becomes misses loses
         contradicts looks means it its this that these those there they he she we you i or and to of than less lesser
         fewer below under minus negative negatives plus above over between from until upto about approximately approx
-        around roughly nearly almost circa maybe perhaps possibly probably guess unknown unsure half halves quarter
-        quarters double doubles doubled twice thrice triple triples tripled quadruple once times squared square cubed
+        around roughly nearly almost circa maybe perhaps possibly probably guess unknown unsure half halves
+        quarter quarters double doubles doubled twice thrice triple triples tripled quadruple once times squared square cubed
         power powers root roots inverse inverses reciprocal reciprocals opposite opposites factorial mod modulo base
         tens units ones percent percentage k mil mio pm am noon midnight th st nd rd if when since because as yes
-        hundredths thousandths quadrillion quadrillions crore crores lakh lakhs gross score scores myriad myriads zillions
+        hundredths thousandths quadrillion quadrillions crore crores lakh lakhs gross score scores myriad myriads
+        zillions
         """
     )
 )
@@ -113,7 +115,7 @@ def is_doubtful(word: str) -> bool:
     ['fourteenths', 'sixes', 'wrong']
     """
     single = word[:-2] if word.endswith("xes") else word[:-1] if word.endswith("s") else word
-    counts = single in _ONES or single in _TENS or word.endswith("ties") and f"{word[:-3]}y" in _TENS
+    counts = single in _ONES or single in _TENS or (word.endswith("ties") and f"{word[:-3]}y" in _TENS)
     return word in DOUBTFUL or counts or (word.endswith("ths") and word not in _WORDS_IN_THS)
 
 
@@ -123,6 +125,8 @@ def number_in_words(words: list[str]) -> Fraction | None:
     >>> [number_in_words(text.split()) for text in ("forty two", "two hundred and five", "three fifths", "no five")]
     [Fraction(42, 1), Fraction(205, 1), Fraction(3, 5), None]
     """
+    if words and words[0] in ("a", "an"):
+        return number_in_words(["one", *words[1:]]) if len(words) == 2 and words[1] in {**PARTS, **SCALES} else None
     if len(words) > 1 and words[-1] in PARTS:
         count = number_in_words(words[:-1])
         return None if count is None or count.denominator > 1 else count * PARTS[words[-1]]
@@ -140,6 +144,8 @@ def number_in_words(words: list[str]) -> Fraction | None:
             if last and last not in SCALES and last != "and":
                 return None
             group += _TENS[word]
+        elif word == "dozen" and group and place == len(words) - 1 and last != "and":
+            group *= 12
         elif word == "hundred" and 0 < group < 100 and last != "and":
             group *= 100
         elif word in ("thousand", "million", "billion", "trillion") and group and last != "and":
