@@ -189,9 +189,9 @@ def load_task(
         if identity in problems:
             duplicates += 1
             continue
+        problems[identity] = Problem(fill.replace("{question}", question), answer, identity, solution)
         if len(problems) == limit:
             break
-        problems[identity] = Problem(fill.replace("{question}", question), answer, identity, solution)
     if faults:
         raise ConfigError(_report(name, faults))
     if not problems:
@@ -433,7 +433,8 @@ def _problem(row: Any, question_field: str | None, answer_field: str | None, any
             "any_of_list"
         )
     if isinstance(value, list | tuple):
-        answer, solution = any_of([_answer(each)[0] for each in value]), ""
+        several = [_answer(each) for each in value]
+        answer, solution = any_of([each[0] for each in several]), next((each[1] for each in several if each[1]), "")
     else:
         answer, solution = _answer(value)
     _check_answer(answer)
@@ -473,6 +474,8 @@ def _answer_text(value: Any) -> str:
         return str(value)
     if not isinstance(value, str):
         raise ConfigError(f"has an answer that is {_kind(value)}; expected text or a number")
+    if isinstance(value, NumberText) and value.lstrip("-").isalpha():
+        raise ConfigError(f"has the answer {value}; expected a number or text")
     _check_characters(value, "answer")
     return value.strip()
 

@@ -59,7 +59,7 @@ def read_rows(path: Path) -> Iterator[Any]:
         ConfigError: the file cannot be read, is of another kind, or a row is not JSON.
     """
     with _one_sentence(path), path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(32)
         file.seek(0)
         for mark, kind in _UNREAD.items():
             if head.startswith(mark):

@@ -18,7 +18,7 @@ __all__ = ["needs"]
 EXTRAS = {
     "accelerate": "llm",
     "datasets": "llm",
-    "math_verify": "llm",
+    "math_verify": "dev",
     "peft": "llm",
     "playwright": "dev",
     "ray": "ray",

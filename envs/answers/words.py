@@ -80,11 +80,11 @@ DOUBTFUL = frozenset(
         contradicts looks means it its this that these those there they he she we you i or and to of than less lesser
         fewer below under minus negative negatives plus above over between from until upto about approximately approx
         around roughly nearly almost circa maybe perhaps possibly probably guess unknown unsure half halves
-        quarter quarters double doubles doubled twice thrice triple triples tripled quadruple once times squared square cubed
-        power powers root roots inverse inverses reciprocal reciprocals opposite opposites factorial mod modulo base
-        tens units ones percent percentage k mil mio pm am noon midnight th st nd rd if when since because as yes
-        hundredths thousandths quadrillion quadrillions crore crores lakh lakhs gross score scores myriad myriads
-        zillions
+        quarter quarters double doubles doubled twice thrice triple triples tripled quadruple once times squared
+                square cubed power powers root roots inverse inverses reciprocal reciprocals opposite opposites
+        factorial mod modulo base         tens units ones percent percentage k mil mio pm am noon midnight th st nd
+        rd if when since because as yes         hundredths thousandths quadrillion quadrillions crore crores lakh
+        lakhs gross score scores myriad myriads         zillions
         """
     )
 )
