@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from testbed.errors import ConfigError, TestbedError, UnknownNameError
@@ -20,7 +21,7 @@ Item = TypeVar("Item")
 
 
 class Registry(Generic[T]):
-    """Named items of one kind, filled by importing every public module of `package`.
+    """Named items of one kind, filled by importing every public module of `package` and of the packages in it.
 
     Args:
         kind: what an item is called in an error message, such as "objective".
@@ -49,14 +50,18 @@ class Registry(Generic[T]):
         if self._discovered or self.package is None:
             return
         self._discovered = True
-        package = importlib.import_module(self.package)
+        self._import_below(importlib.import_module(self.package))
+
+    def _import_below(self, package: ModuleType) -> None:
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
-                self._import(f"{self.package}.{module.name}")
+                imported = self._import(f"{package.__name__}.{module.name}")
+                if module.ispkg:
+                    self._import_below(imported)
 
-    def _import(self, module: str) -> None:
+    def _import(self, module: str) -> ModuleType:
         try:
-            importlib.import_module(module)
+            return importlib.import_module(module)
         except (TestbedError, TypeError) as error:
             # Items check themselves when they are made, which is while their file is imported: name the file.
             raise ConfigError(f"{module.replace('.', '/')}.py cannot be loaded: {error}") from error

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from analysis.judging.estimands import Estimand, Measure
 from analysis.statistics import MINIMUM_SEEDS, VERDICT_LEVEL, Direction, Verdict
@@ -113,6 +113,8 @@ class Claim(ABC):
     """Unit of the estimand."""
     falsifier: Falsifier
     """The sabotaged variant that must fail."""
+    judges: tuple[str, ...] = ()
+    """Numbers of the ledger's statements it judges, its own first; a registered claim has one at least."""
     recorded: Verdict
     """The verdict on record; a run that differs makes `testbed verify` exit with 1."""
     notes: tuple[str, ...] = ()
@@ -213,6 +215,8 @@ class StatisticalClaim(Claim):
     by the calibration; `None`: twice the threshold."""
     null: Null | None = None
     """The arms without a reward signal; every claim about entropy has it."""
+    why_no_null: str = ""
+    """Why a claim whose estimand reads an entropy does without; a sentence."""
     controls: tuple[Estimand, ...] = ()
     """Other readings of the same runs, reported beside the claim without a verdict: an entropy that is compared at
     equal reward is also read at equal cumulative divergence."""
@@ -341,10 +345,17 @@ _checked: set[tuple[str, str]] = set()
 
 
 registry: Registry[Claim] = Registry("claim", package="analysis.claims")
+AnyClaim = TypeVar("AnyClaim", bound=Claim)
 
 
-def register(claim: Claim) -> Claim:
-    """File a claim under its id."""
+def register(claim: AnyClaim) -> AnyClaim:
+    """File a claim under its id.
+
+    Raises:
+        ConfigError: it judges no statement of the ledger, or its id is taken.
+    """
+    if not claim.judges:
+        raise ConfigError(f"claim {claim.id}: judges is empty; name the ledger's statements it judges, such as ('D5',)")
     return registry.register(claim.id)(claim)
 
 

@@ -69,7 +69,7 @@ def judge_values(claim: StatisticalClaim, values: Array) -> Judgement:
 def lowest_and_highest(values: Array) -> tuple[Array, Array]:
     """The values with every missing seed at the lowest, and at the highest, of any other seed."""
     rows = values.reshape(len(values), -1)
-    without: NDArray[np.bool_] = np.isnan(rows).any(axis=1)
+    without = np.asarray(np.isnan(rows).any(axis=1))
     # Of an order it is the steps that are judged.
     steps = np.diff(rows[~without], axis=1, prepend=0.0)
     extremes = [np.cumsum(extreme) for extreme in (steps.min(0), steps.max(0))]

@@ -1,12 +1,31 @@
+"""Measures and estimands, by hand."""
+
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.estimands import drawdown, final, largest, quotient, relative_change, rise
+from analysis.judging.estimands import (
+    at_matched,
+    average,
+    between,
+    contrast,
+    difference,
+    drawdown,
+    exceeds,
+    final,
+    largest,
+    quotient,
+    relative_change,
+    rise,
+    roughness,
+)
 from analysis.trajectories import Trajectories
+from tests.analysis.judging.small import trajectories
 
 
 def one_seed(values: list[float]) -> Trajectories:
@@ -52,3 +71,46 @@ def test_drawdown_is_the_deepest_fall_below_an_earlier_value() -> None:
 def test_rise_is_measured_from_the_start_and_never_negative() -> None:
     assert rise("m").read(one_seed([2.0, 1.0, 2.5, 0.0]))[0] == 0.5
     assert rise("m").read(one_seed([2.0, 1.0]))[0] == 0.0
+
+
+# Two seeds over four steps; row 0 is the initial policy, where sampled metrics are missing.
+TWO_SEEDS = trajectories(
+    exact__entropy=[[4.0, 4.0], [3.0, 2.0], [2.0, 1.0], [0.0, 1.0]],
+    exact__return=[[0.0, 0.0], [0.5, 0.2], [0.75, 0.4], [1.0, 0.6]],
+    clip__fraction=[[math.nan, math.nan], [0.1, 0.0], [0.2, math.nan], [0.3, 0.4]],
+)
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        (final("exact/entropy"), [0.0, 1.0]),
+        (average("exact/entropy"), [5 / 3, 4 / 3]),
+        # The missing step of the second seed is left out, not counted as 0.
+        (average("clip/fraction"), [0.2, 0.2]),
+        (largest("clip/fraction"), [0.3, 0.4]),
+        # Return 0.6 is 0.4 of the way from 0.5 (H = 3) to 0.75 (H = 2), and the second seed's last value.
+        (at_matched("exact/entropy", "exact/return", 0.6), [2.6, 1.0]),
+        (at_matched("exact/entropy", "exact/return", 0.9), [0.8, math.nan]),
+        (exceeds(largest("clip/fraction"), 0.35), [0.0, 1.0]),
+        # One second difference each: 0 - 2·2 + 3 and 1 - 2·1 + 2; a single number has no spread.
+        (roughness("exact/entropy"), [0.0, 0.0]),
+    ],
+)
+def test_measures_by_hand(measure: Any, expected: list[float]) -> None:
+    np.testing.assert_allclose(measure.read(TWO_SEEDS), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_roughness_of_a_zigzag() -> None:
+    # After the first rollout 0, 1, 0, 1: second differences -2 and 2, standard deviation 2.
+    run = trajectories(m=[[9.0], [0.0], [1.0], [0.0], [1.0]])
+    assert roughness("m").read(run)[0] == pytest.approx(2.0)
+
+
+def test_estimands_by_hand() -> None:
+    other = trajectories(exact__entropy=[[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [1.0, 3.0]])
+    runs = {"a": TWO_SEEDS, "b": other}
+    assert difference(final("exact/entropy"), of="a", minus="b").compute(runs).tolist() == [-1.0, -2.0]
+    assert contrast(final("exact/entropy"), of="a", minus="b", times=2.0).compute(runs).tolist() == [-2.0, -5.0]
+    assert between(final("exact/return"), final("exact/entropy"), arm="a").compute(runs).tolist() == [1.0, -0.4]
+    assert "2 × [b]" in contrast(final("exact/entropy"), of="a", minus="b", times=2.0).description
