@@ -40,7 +40,7 @@ from testbed.objectives import Objective, make_objective, objective_names
 from testbed.progress import LateProgress
 from testbed.registry import parse_call
 from testbed.simulation import SimulationWarning, simulate
-from testbed.simulation.run import claim_folder, environment_facts, free_folder
+from testbed.simulation.run import environment_facts, free_folder, new_folder
 
 __all__ = [
     "LEARNING_RATES",
@@ -317,7 +317,7 @@ def audit(
             progress.advance()
         if not all(result.not_run for result in results):
             sensitivity = _sensitivity(arms, seeds, seed)
-    folder = claim_folder(out)
+    folder = new_folder(out)
     same = twins(objective)
     content = {
         "run": {

@@ -38,7 +38,7 @@ from analysis.statistics import Estimator, Interval, decide, interquartile_mean,
 from analysis.trajectories import Trajectories
 from testbed.errors import ConfigError
 from testbed.progress import LateProgress
-from testbed.simulation.run import claim_folder, environment_facts, free_folder
+from testbed.simulation.run import environment_facts, free_folder, new_folder
 
 __all__ = [
     "MASTER_SEED",
@@ -147,7 +147,7 @@ class Calibration:
         Raises:
             RunExistsError: `out` already holds something.
         """
-        return self._write(claim_folder(out), command)
+        return self._write(new_folder(out), command)
 
     def _write(self, folder: Path, command: str) -> Path:
         threshold_false, threshold_all = self.at_threshold

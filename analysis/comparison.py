@@ -13,7 +13,7 @@ from analysis import plots
 from analysis.statistics import MINIMUM_SEEDS, interval
 from analysis.trajectories import by_objective, curve
 from testbed.simulation import Run, simulate
-from testbed.simulation.run import claim_folder, free_folder
+from testbed.simulation.run import free_folder, new_folder
 
 __all__ = ["CURVES", "Comparison", "compare"]
 
@@ -60,7 +60,7 @@ def compare(objectives: Sequence[str], env: str, *, out: str | Path, **settings:
     folder = free_folder(out)
     run = simulate(list(objectives), env, **settings)
     summary = summarise(run)
-    claim_folder(folder)
+    new_folder(folder)
     run.save(folder / "run")
     summary.to_csv(folder / "summary.csv")
     arms = by_objective(run.table)

@@ -19,7 +19,7 @@ from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.progress import LateProgress
-from testbed.simulation.run import claim_folder, environment_facts
+from testbed.simulation.run import environment_facts, new_folder
 from testbed.simulation.storage import hold
 
 __all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
@@ -110,7 +110,7 @@ def verify(
     started, clock = datetime.now(UTC), time.perf_counter()
     folder = Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else Path(out)
     if not (resume and (folder / PLAN).is_file()):
-        claim_folder(folder)
+        new_folder(folder)
     plan = {
         "claims": {name: get_claim(name).protocol_hash(seeds, seed) for name in chosen},
         "seeds": seeds,

@@ -201,6 +201,7 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
         {
             "id": claim.id,
             "paper": claim.paper,
+            "judges": claim.judges,
             "title": claim.title,
             "source": claim.source,
             "statement": claim.statement,
@@ -209,9 +210,10 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
         }
         for claim in map(get_claim, claim_names())
     ]
-    _write_json(out, rows)
+    everything = {"ledger": [entry.to_json() for entry in entries()], "claims": rows}
+    _write_json(out, everything)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(everything, indent=1, ensure_ascii=False))
         return
     ledger = [
         (
@@ -223,7 +225,8 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
         for entry in entries()
     ]
     _print_table(("", "statement", "status", "judged by, or why not"), ledger)
-    _print_table(("claim", "on record", "what it tests"), [(row["id"], row["recorded"], row["title"]) for row in rows])
+    listed = [(str(row["id"]), str(row["recorded"]), str(row["title"])) for row in rows]
+    _print_table(("claim", "on record", "what it tests"), listed)
 
 
 @app.command()

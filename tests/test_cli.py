@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from analysis.ledger import entries
 from testbed import cli
 from testbed.engines import conformance
 
@@ -74,10 +75,18 @@ def test_list_as_json_holds_the_registries() -> None:
     assert "tabular" in names["models"]
 
 
-def test_claims_as_json_has_verdicts_on_record() -> None:
-    rows = json.loads(CliRunner().invoke(cli.app, ["claims", "--json"]).stdout)
-    assert {row["recorded"] for row in rows} >= {"reproduced", "refuted"}
-    assert all(row["source"] for row in rows)
+def test_claims_as_json_is_the_ledger_with_its_claims() -> None:
+    printed = json.loads(CliRunner().invoke(cli.app, ["claims", "--json"]).stdout)
+    assert {row["recorded"] for row in printed["claims"]} >= {"reproduced", "refuted"}
+    assert all(row["source"] for row in printed["claims"])
+    rows = {row["number"]: row for row in printed["ledger"]}
+    assert list(rows) == [entry.number for entry in entries()]
+    # Statements that no claim of their own judges are there as well, with what would test them or why nothing can.
+    assert rows["B8"]["verdicts"] == {}
+    assert "testbed finetune" in rows["B8"]["configuration"]
+    assert rows["S5"]["status"] == "out of reach"
+    assert rows["S5"]["reason"]
+    assert rows["D2"]["verdicts"]["dcpo/rare-arm-regret-tuned"] == "refuted"
 
 
 def test_verify_exits_0_when_every_verdict_is_on_record(tmp_path: Path) -> None:

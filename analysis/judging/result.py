@@ -13,11 +13,11 @@ from analysis.trajectories import Figure, Series
 
 __all__ = [
     "ClaimResult",
+    "ClaimText",
     "ClaimVerdict",
     "FalsifierResult",
     "NullResult",
     "Reading",
-    "Statement",
     "WaitingTimes",
     "missing_as_null",
 ]
@@ -28,7 +28,7 @@ Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statement:
+class ClaimText:
     """What a claim says, as it stood when it was judged; the fields are those of `Claim`."""
 
     id: str
@@ -43,7 +43,7 @@ class Statement:
     unit: str
 
     @classmethod
-    def of(cls, claim: Claim) -> Statement:
+    def of(cls, claim: Claim) -> ClaimText:
         """The statement of a claim."""
         return cls(
             id=claim.id,
@@ -107,7 +107,7 @@ class WaitingTimes:
 class ClaimResult:
     """What a run of a claim found."""
 
-    claim: Statement
+    claim: ClaimText
     """What was judged."""
     kind: Literal["exact", "statistical"]
     verdict: ClaimVerdict
@@ -214,7 +214,7 @@ class ClaimResult:
         """The result that `to_json` wrote; null is NaN where a number belongs."""
         null, events = row["null"], row["event_times"]
         return cls(
-            claim=Statement(**{item.name: row[item.name] for item in fields(Statement)}),
+            claim=ClaimText(**{item.name: row[item.name] for item in fields(ClaimText)}),
             kind=row["kind"],
             verdict=row["verdict"],
             reason=row["reason"],

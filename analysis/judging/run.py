@@ -15,11 +15,11 @@ from analysis.judging.claim import Claim, ExactClaim, StatisticalClaim, get_clai
 from analysis.judging.estimands import Estimand
 from analysis.judging.result import (
     ClaimResult,
+    ClaimText,
     ClaimVerdict,
     FalsifierResult,
     NullResult,
     Reading,
-    Statement,
     WaitingTimes,
 )
 from analysis.judging.tuning import tune
@@ -102,7 +102,7 @@ def judge_arms(
     verdict, reason = _final_verdict(own, sabotaged, _vacuous(claim, runs))
     event_times, waiting = _event_times(claim, runs)
     return ClaimResult(
-        claim=Statement.of(claim),
+        claim=ClaimText.of(claim),
         kind="statistical",
         verdict=verdict,
         reason=reason,
@@ -134,7 +134,7 @@ def _run_exact(claim: ExactClaim, seed: int) -> ClaimResult:
     sabotaged = judge_identity(claim.falsifier.measure(), claim.tolerance)
     verdict, reason = _final_verdict(own, sabotaged, None)
     return ClaimResult(
-        claim=Statement.of(claim),
+        claim=ClaimText.of(claim),
         kind="exact",
         verdict=verdict,
         reason=reason,

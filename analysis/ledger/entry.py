@@ -92,7 +92,8 @@ def entries() -> list[Entry]:
         ConfigError: a claim judges a statement that is none of the rows, or a row that says claims judge it has none.
     """
     rows = [registry[number] for number in registry.names()]
-    numbers, judged = {row.number for row in rows}, set()
+    numbers = {row.number for row in rows}
+    judged: set[str] = set()
     for name in claim_names():
         unknown = [number for number in get_claim(name).judges if number not in numbers]
         if unknown:

@@ -16,9 +16,9 @@ from analysis.transfer.comparison import Arm, LanguageModelClaim, Scale, Transfe
 from analysis.transfer.outcome import RESULT_FILE, Outcome, Transfer
 from analysis.transfer.page import write_page
 from analysis.transfer.training import start_folder, train, train_start, trajectories
-from testbed.errors import ConfigError, RunExistsError
+from testbed.errors import ConfigError
 from testbed.progress import LateProgress
-from testbed.simulation.run import environment_facts
+from testbed.simulation.run import environment_facts, new_folder
 
 __all__ = ["run_transfer"]
 
@@ -155,9 +155,7 @@ def _open(folder: Path, scale: Scale) -> None:
         if json.loads(path.read_text(encoding="utf-8")) != described:
             raise ConfigError(f"{folder} holds runs of another scale; choose another --out")
         return
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise RunExistsError(f"{folder} already holds something; nothing was written. Choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder)
     path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from testbed.errors import ConfigError, RunExistsError
 
-__all__ = ["Run", "claim_folder", "environment_facts", "free_folder"]
+__all__ = ["Run", "environment_facts", "free_folder", "new_folder"]
 
 _TABLE, _FACTS = "table.parquet", "run.json"
 
@@ -39,7 +39,7 @@ class Run:
         Raises:
             RunExistsError: the folder is not empty; nothing is written.
         """
-        folder = claim_folder(path)
+        folder = new_folder(path)
         self.table.to_parquet(folder / _TABLE, index=False)
         (folder / _FACTS).write_text(json.dumps(self.facts, indent=1, default=str) + "\n", encoding="utf-8")
         return folder
@@ -77,7 +77,7 @@ def free_folder(path: str | Path) -> Path:
     return folder
 
 
-def claim_folder(path: str | Path) -> Path:
+def new_folder(path: str | Path) -> Path:
     """Create the folder `path` for a run.
 
     Raises:

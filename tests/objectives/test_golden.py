@@ -2,6 +2,11 @@
 
 `golden.json` holds float64 results whose gradients were computed there by autograd and by closed form. Its objectives
 are named with their settings; the table below says which object of ours each of them is.
+
+Where it comes from: the file was delivered to this project together with the written specification of its objectives,
+before any of them was implemented here. The program that made it is not part of this repository, so the file cannot be
+made again here, and nothing of this project ever wrote to it: a difference is settled by deriving the number by hand,
+never by replacing it. What the names of its inputs mean stands in `batch_of`.
 """
 
 from __future__ import annotations

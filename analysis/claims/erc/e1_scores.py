@@ -51,13 +51,13 @@ def _more_reward_for_the_same_divergence(
         scope=f"{scope}. Divergence summed over iterations, exact, of whole responses.",
         unit="reward",
         setting=PEAKED,
-        arms=ARMS | {"erc": ARMS["erc"] | moving},
+        arms=ARMS | {"erc": {**ARMS["erc"], **moving}},
         estimand=difference(at_matched("exact/return", "exact/kl_cumulative", 0.05), of="erc", minus="dapo"),
         direction="greater",
         threshold=0.05,
         acts=ACTS,
         curves=("exact/return", "exact/kl_cumulative"),
-        falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED} | moving}),
+        falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED, **moving}}),
         recorded=recorded,
         notes=(
             "Many small steps to a point cost less summed divergence than few large ones, whatever the objective: "

@@ -239,7 +239,7 @@ def _steadier(
         scope=f"{setting_scope} {scope}",
         unit=unit,
         setting=PEAKED,
-        arms=ARMS | {"erc": ARMS["erc"] | changes},
+        arms=ARMS | {"erc": {**ARMS["erc"], **changes}},
         estimand=estimand,
         direction="less",
         threshold=0.0,
@@ -247,7 +247,7 @@ def _steadier(
         null=Null(PEAKED_NULL, estimand),
         acts=ACTS,
         curves=("exact/token_entropy", "exact/kl_step"),
-        falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED} | changes}),
+        falsifier=Falsifier(NO_BAND.description, {"erc": {"objective": UNMASKED, **changes}}),
         seeds=176,
         recorded=recorded,
         notes=(
