@@ -27,6 +27,7 @@ _TOKEN_FIELDS = (
     "advantages",
     "entropies",
     "old_entropies",
+    "old_kappas",
     "sampler_log_probs",
     "ref_log_probs",
 )
@@ -71,10 +72,14 @@ class TokenBatch:
     """float `(..., B, T)`, nats: full-vocabulary entropy of the current policy at the position."""
     old_entropies: Tensor | None = None
     """float `(..., B, T)`, nats: the same when the token was sampled."""
+    old_kappas: Tensor | None = None
+    """float `(..., B, T)`: κ = Σ_v q_v²(H_old + log q_v) over the vocabulary when the token was sampled."""
     sampler_log_probs: Tensor | None = None
     """float `(..., B, T)`: what the sampler itself reported, where it differs from `old_log_probs`."""
     ref_log_probs: Tensor | None = None
     """float `(..., B, T)`: log-probability under a frozen reference policy."""
+    groups: Tensor | None = None
+    """int64 `(..., B)`: the prompt that each response answers; `None`: all answer the same one."""
     token_count: Tensor | int | None = None
     """Response tokens in the whole optimiser step; `None`: those of this batch. A number or `(...,)`."""
     sequence_count: Tensor | int | None = None
@@ -86,6 +91,7 @@ class TokenBatch:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value))
+        self._check_groups()
         for name in ("token_count", "sequence_count"):
             self._check_count(name, getattr(self, name))
 
@@ -381,6 +387,17 @@ class TokenBatch:
                 "Look for log(0), or for positions the mask should exclude"
             )
         return value
+
+    def _check_groups(self) -> None:
+        groups, expected = self.groups, self.mask.shape[:-1]
+        if groups is None:
+            return
+        whole = isinstance(groups, Tensor) and not (groups.is_floating_point() or groups.dtype == torch.bool)
+        if not whole or not _broadcasts(groups.shape, expected) or groups.shape[-1:] != expected[-1:]:
+            raise BatchError(
+                f"groups is {_describe(groups)}; expected integers {tuple(expected)}, one per response: "
+                "the prompt it answers"
+            )
 
     def _check_count(self, name: str, value: Tensor | float | None) -> None:
         if value is None:

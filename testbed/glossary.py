@@ -103,6 +103,7 @@ GLOSSARY: dict[str, MetricInfo] = {
         "nats per token",
         verl="rollout_corr/kl",
     ),
+    "mask/fraction": MetricInfo("share of response tokens that a rule of the objective's own leaves out", "1"),
     "erc/masked_fraction": MetricInfo("share of response tokens whose entropy ratio is outside its band", "1"),
     "erc/masked_entropy": MetricInfo("mean H_old of the tokens masked by the entropy band", "nats"),
     "erc/kept_entropy": MetricInfo("mean H_old of the tokens kept by the entropy band", "nats"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from testbed.advantages import (
     advantage_names,
     advantages,
     check_group_size,
+    estimate,
     group_centred,
     group_standardised,
     leave_one_out,
@@ -158,13 +160,11 @@ def test_smooth_standardisation_rejects_a_foreign_state() -> None:
 def test_replicas_are_independent(name: str) -> None:
     rewards = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
-    def estimate(values: Tensor) -> Tensor:
-        estimator = advantages[name]
-        return (estimator() if isinstance(estimator, type) else estimator)(values)
-
-    together = estimate(rewards)
+    if name == "pass_at_k":
+        rewards = rewards.round()
+    together = made(name)(rewards)
     for replica in range(5):
-        assert torch.equal(together[replica], estimate(rewards[replica]))
+        assert torch.equal(together[replica], made(name)(rewards[replica]))
 
 
 def test_unknown_estimator_names_the_nearest() -> None:
@@ -195,6 +195,20 @@ def test_smooth_standardisation_keeps_its_state_clean(value: float) -> None:
     assert all(torch.equal(before[name], after) for name, after in estimator.state_dict().items())
 
 
+def made(name: str) -> Callable[[Tensor], Tensor]:
+    """An estimator with its defaults, given plain inputs for whatever it reads besides the rewards."""
+    estimator = make_advantage_estimator(name)
+
+    def of_rewards(rewards: Tensor) -> Tensor:
+        others = {
+            "lengths": 1.0 + torch.arange(rewards.shape[-1]).expand_as(rewards),
+            "greedy_rewards": rewards[..., 0],
+        }
+        return estimate(estimator, rewards, **others)
+
+    return of_rewards
+
+
 EVERY_ESTIMATOR = pytest.mark.parametrize("name", advantage_names())
 
 
@@ -207,8 +221,9 @@ def test_rewards_equal_but_for_the_order_of_their_sum_have_no_advantage(
     rewards = functools.reduce(torch.add, orders.unbind(1)).unsqueeze(0)
     assert rewards.unique().numel() > 1, "the orders must differ in their rounding"
     assert zero_variance(rewards).tolist() == [True]
-    for name in set(advantage_names()) - {"none"}:
-        assert make_advantage_estimator(name)(rewards).count_nonzero() == 0
+    # Rewards themselves, a baseline that is off the mean, and one that takes 0 and 1 alone.
+    for name in set(advantage_names()) - {"none", "asymmetric", "remax", "pass_at_k"}:
+        assert made(name)(rewards).count_nonzero() == 0
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.7, 100.0, -100.0])
@@ -238,9 +253,12 @@ def test_three_units_of_rounding_are_no_difference_and_nine_are_one() -> None:
 )
 def test_half_precision_is_computed_in_single(name: str, rewards: list[float], dtype: torch.dtype) -> None:
     half = torch.tensor([rewards], dtype=dtype)
-    found = make_advantage_estimator(name)(half)
+    if name == "pass_at_k":
+        # It takes 0 and 1 alone, and is 0 where more than G - k are right.
+        half = torch.tensor([[1, 0, 0, 0]], dtype=dtype)
+    found = made(name)(half)
     assert found.dtype == torch.float32
-    assert torch.equal(found, make_advantage_estimator(name)(half.float()))
+    assert torch.equal(found, made(name)(half.float()))
     assert found.count_nonzero() > 0
 
 
@@ -250,7 +268,7 @@ def test_a_reward_that_is_no_number_is_refused_with_its_place(name: str, value: 
     rewards = torch.zeros(2, 3, 4)
     rewards[1, 2, 3] = value
     with pytest.raises(BatchError, match=rf"{name}: rewards\[1, 2, 3\] is {value}; expected a finite reward"):
-        make_advantage_estimator(name)(rewards)
+        made(name)(rewards)
 
 
 def test_an_estimator_is_configured_by_text() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from envs.automaton import Automaton
 from models.mismatch import make_mismatch
 from models.policy import Policy, Samples
-from testbed.advantages import make_advantage_estimator, zero_variance
+from testbed.advantages import estimate, make_advantage_estimator, zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
@@ -122,7 +122,8 @@ class Training:
             samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :], samples.log_probs.dtype
         )
         groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
-        advantages = self._advantages(groups).view(replicas, sequences)
+        lengths = samples.mask.sum(-1).view_as(groups)
+        advantages = estimate(self._advantages, groups, lengths=lengths).view(replicas, sequences)
 
         batches: list[tuple[Samples, TokenBatch]] = []
         for number, part in enumerate(self._parts):

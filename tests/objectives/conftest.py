@@ -54,6 +54,8 @@ def _tokens(ratios: Rows, advantages: Sequence[Any], *, old: Any = 0.25, **optio
     filled = torch.tensor([[1.0 if ratio is None else ratio for ratio in row] for row in ratios], dtype=torch.float64)
     old_log_probs = torch.as_tensor(old, dtype=torch.float64).log().expand(filled.shape)
     counts = {key: optional.pop(key) for key in ("token_count", "sequence_count") if key in optional}
+    if "groups" in optional:
+        counts["groups"] = torch.tensor(optional.pop("groups"))
     return TokenBatch(
         log_probs=(old_log_probs + filled.log()).requires_grad_(),
         old_log_probs=old_log_probs,
