@@ -37,10 +37,11 @@ from envs import exact, make_spec
 from testbed.diagnostics import metric_info
 from testbed.errors import ConfigError, TestbedError
 from testbed.objectives import Objective, make_objective, objective_names
+from testbed.output import fresh_folder
 from testbed.progress import LateProgress
 from testbed.registry import parse_call
 from testbed.simulation import SimulationWarning, simulate
-from testbed.simulation.run import environment_facts, free_folder, new_folder
+from testbed.simulation.run import environment_facts
 
 __all__ = [
     "LEARNING_RATES",
@@ -282,7 +283,7 @@ def audit(
     against: str = "ppo",
     seeds: int = 32,
     seed: int = 0,
-    out: str | Path,
+    out: str | Path | None = None,
     command: str = "",
 ) -> Audit:
     """Check an objective, measure it beside a reference, and write `audit.json` and `report.html`.
@@ -292,13 +293,14 @@ def audit(
         against: the reference, a registered objective.
         seeds: paired seeds per stress, at least 5.
         seed: master seed.
-        out: folder to write.
+        out: folder to write; `None`: a new one below `runs/`.
         command: how this was started, for the record.
 
     Raises:
         ConfigError: too few seeds, or the target is no objective.
         UnknownNameError: no such objective.
         RunExistsError: `out` already holds something; nothing is run.
+        StorageError: the disk is full; nothing is kept.
     """
     from analysis.report.audit import write_audit_report
 
@@ -306,45 +308,44 @@ def audit(
         raise ConfigError(f"seeds is {seeds!r}; an interval needs at least {MINIMUM_SEEDS}")
     objective = target if isinstance(target, Objective) else load_objective(target)
     reference = make_objective(against)
-    free_folder(out)
-    findings = check_laws(objective)
-    arms = {AUDITED: objective, REFERENCE: replace(reference, reduction=objective.reduction)}
-    results = []
-    sensitivity: Mapping[str, Any] | None = None
-    with LateProgress("auditing", len(STRESSES) + 1) as progress:
-        for stress in STRESSES:
-            results.append(_run(stress, arms, seeds, seed))
-            progress.advance()
-        if not all(result.not_run for result in results):
-            sensitivity = _sensitivity(arms, seeds, seed)
-    folder = new_folder(out)
-    same = twins(objective)
-    content = {
-        "run": {
-            "versions": environment_facts(),
-            "command": command,
-            "seeds": seeds,
-            "seed": seed,
-            "reduction": objective.reduction,
-            "settings": {
-                stress.name: {key: str(value) for key, value in stress.setting.items()} for stress in STRESSES
+    with fresh_folder(out, "audit") as folder:
+        findings = check_laws(objective)
+        arms = {AUDITED: objective, REFERENCE: replace(reference, reduction=objective.reduction)}
+        results = []
+        sensitivity: Mapping[str, Any] | None = None
+        with LateProgress("auditing", len(STRESSES) + 1) as progress:
+            for stress in STRESSES:
+                results.append(_run(stress, arms, seeds, seed))
+                progress.advance()
+            if not all(result.not_run for result in results):
+                sensitivity = _sensitivity(arms, seeds, seed)
+        same = twins(objective)
+        content = {
+            "run": {
+                "versions": environment_facts(),
+                "command": command,
+                "seeds": seeds,
+                "seed": seed,
+                "reduction": objective.reduction,
+                "settings": {
+                    stress.name: {key: str(value) for key, value in stress.setting.items()} for stress in STRESSES
+                },
             },
-        },
-        "objective": objective.label(),
-        "reference": reference.label(),
-        "description": describe(objective),
-        "weights": _weights(objective),
-        "laws": [asdict(finding) for finding in findings],
-        "twins": same,
-        "stresses": [
-            asdict(result) | {"measures": [asdict(item) | {"reading": item.reading} for item in result.measures]}
-            for result in results
-        ],
-        "sensitivity": sensitivity,
-    }
-    text = json.dumps(_missing_as_none(content), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
-    write_audit_report(folder)
+            "objective": objective.label(),
+            "reference": reference.label(),
+            "description": describe(objective),
+            "weights": _weights(objective),
+            "laws": [asdict(finding) for finding in findings],
+            "twins": same,
+            "stresses": [
+                asdict(result) | {"measures": [asdict(item) | {"reading": item.reading} for item in result.measures]}
+                for result in results
+            ],
+            "sensitivity": sensitivity,
+        }
+        text = json.dumps(_missing_as_none(content), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
+        write_audit_report(folder)
     return Audit(folder, objective.label(), reference.label(), tuple(findings), tuple(same), tuple(results))
 
 

@@ -37,8 +37,10 @@ from analysis.judging.values import judge_values
 from analysis.statistics import Estimator, Interval, decide, interquartile_mean, interval, smallest_step
 from analysis.trajectories import Trajectories
 from testbed.errors import ConfigError
+from testbed.output import free_folder, fresh_folder
 from testbed.progress import LateProgress
-from testbed.simulation.run import environment_facts, free_folder, new_folder
+from testbed.simulation.run import environment_facts
+from testbed.simulation.storage import write_atomically
 
 __all__ = [
     "MASTER_SEED",
@@ -147,7 +149,8 @@ class Calibration:
         Raises:
             RunExistsError: `out` already holds something.
         """
-        return self._write(new_folder(out), command)
+        with fresh_folder(out) as folder:
+            return self._write(folder, command)
 
     def _write(self, folder: Path, command: str) -> Path:
         threshold_false, threshold_all = self.at_threshold
@@ -218,6 +221,8 @@ def calibrate(
     folder = None
     if out is not None:
         folder = Path(out) if resume else free_folder(out)
+        # Of two processes one makes it.
+        (folder / "claims").mkdir(parents=True, exist_ok=resume)
     from joblib import Parallel, delayed
 
     chosen = list(dict.fromkeys(names)) or calibrated_claims()
@@ -238,9 +243,8 @@ def calibrate(
                 finished[item.claim] = item
                 if folder is not None:
                     path = folder / "claims" / f"{item.claim.replace('/', '--')}.json"
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     hashed = get_claim(item.claim).protocol_hash(item.seeds, MASTER_SEED)
-                    path.write_text(json.dumps({"protocol": hashed} | asdict(item)) + "\n", encoding="utf-8")
+                    write_atomically(path, (json.dumps({"protocol": hashed} | asdict(item)) + "\n").encode())
             progress.advance()
     result = Calibration(tuple(finished[name] for name in chosen))
     if folder is not None:

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis import plots
 from analysis.statistics import MINIMUM_SEEDS, interval
 from analysis.trajectories import by_objective, curve
+from testbed.output import fresh_folder
 from testbed.simulation import Run, simulate
-from testbed.simulation.run import free_folder, new_folder
 
 __all__ = ["CURVES", "Comparison", "compare"]
 
@@ -45,29 +45,29 @@ class Comparison:
     folder: Path
 
 
-def compare(objectives: Sequence[str], env: str, *, out: str | Path, **settings: Any) -> Comparison:
+def compare(objectives: Sequence[str], env: str, *, out: str | Path | None = None, **settings: Any) -> Comparison:
     """Simulate objectives on paired seeds and write curves, a summary table and the full run.
 
     Args:
         objectives: names or `name(key=value,…)`.
         env: an environment's id.
-        out: folder to write.
+        out: folder to write; `None`: a new one below `runs/`.
         settings: further arguments of `simulate`.
 
     Raises:
         RunExistsError: `out` already holds something; nothing is run.
+        StorageError: the disk is full; nothing is kept.
     """
-    folder = free_folder(out)
-    run = simulate(list(objectives), env, **settings)
-    summary = summarise(run)
-    new_folder(folder)
-    run.save(folder / "run")
-    summary.to_csv(folder / "summary.csv")
-    arms = by_objective(run.table)
-    drawn = [found for metric in CURVES if (found := curve(metric, arms))["series"]]
-    figure = plots.curve_figure(drawn, columns=3)
-    plots.save(figure, folder / "curves.png")
-    plots.save(figure, folder / "curves.svg")
+    with fresh_folder(out, "compare") as folder:
+        run = simulate(list(objectives), env, **settings)
+        summary = summarise(run)
+        run.save(folder / "run")
+        summary.to_csv(folder / "summary.csv")
+        arms = by_objective(run.table)
+        drawn = [found for metric in CURVES if (found := curve(metric, arms))["series"]]
+        figure = plots.curve_figure(drawn, columns=3)
+        plots.save(figure, folder / "curves.png")
+        plots.save(figure, folder / "curves.svg")
     return Comparison(run, summary, folder)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,15 @@ from analysis.judging.arms import ArmCache
 from analysis.report import write_report
 from analysis.statistics import benjamini_hochberg, holm
 from testbed.errors import ConfigError, UnknownNameError
+from testbed.output import free_folder, new_folder
 from testbed.progress import LateProgress
-from testbed.simulation.run import environment_facts, new_folder
-from testbed.simulation.storage import hold
+from testbed.simulation.run import environment_facts
+from testbed.simulation.storage import hold, write_atomically
 
 __all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
 
+_ARMS = ".arms"
+"""Simulated arms that several claims share, in the folder of the verification until it is done."""
 TIERS = ("quick", "full", "networks")
 """Each holds those before it."""
 
@@ -108,9 +111,9 @@ def verify(
         raise ConfigError("resume needs the folder of the interrupted verification; pass out")
     chosen = select(names, tier)
     started, clock = datetime.now(UTC), time.perf_counter()
-    folder = Path("runs") / f"verify-{started:%Y%m%d-%H%M%S}" if out is None else Path(out)
+    folder = new_folder("verify") if out is None else Path(out)
     if not (resume and (folder / PLAN).is_file()):
-        new_folder(folder)
+        free_folder(folder).mkdir(parents=True, exist_ok=True)
     plan = {
         "claims": {name: get_claim(name).protocol_hash(seeds, seed) for name in chosen},
         "seeds": seeds,
@@ -120,7 +123,7 @@ def verify(
     with hold(folder / ".locks", "verification", group="verification"):
         kept = FinishedResults(folder, plan)
         done = kept.load()
-        for result in _run_all([name for name in chosen if name not in done], seeds, seed, jobs):
+        for result in _run_all([name for name in chosen if name not in done], seeds, seed, jobs, folder / _ARMS):
             done[result.claim.id] = result
             kept.add(result)
     results = [done[name] for name in chosen]
@@ -159,22 +162,24 @@ def adjusted_p_values(results: Sequence[ClaimResult]) -> dict[str, dict[str, flo
     return adjusted
 
 
-def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int) -> Iterator[ClaimResult]:
-    """Results as they get ready, in any order."""
+def _run_all(chosen: Sequence[str], seeds: int | None, seed: int, jobs: int, arms: Path) -> Iterator[ClaimResult]:
+    """Results as they get ready, in any order; `arms` is there meanwhile."""
     from joblib import Parallel, delayed
 
     # The longest first, so that no process is left with a long one at the end.
     order = sorted(chosen, key=lambda name: -_expected_work(name))
     workers = max(1, min(len(order), jobs)) if jobs > 0 else jobs
-    with (
-        tempfile.TemporaryDirectory(prefix="testbed-verify-") as folder,
-        LateProgress("judging claims", len(order)) as progress,
-    ):
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-        cache = ArmCache(Path(folder))
-        for result in parallel(delayed(_run_one)(name, seeds, seed, cache) for name in order):
-            yield result
-            progress.advance()
+    # An earlier call that was killed may have left one, perhaps of another version.
+    shutil.rmtree(arms, ignore_errors=True)
+    arms.mkdir()
+    try:
+        with LateProgress("judging claims", len(order)) as progress:
+            parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+            for result in parallel(delayed(_run_one)(name, seeds, seed, ArmCache(arms)) for name in order):
+                yield result
+                progress.advance()
+    finally:
+        shutil.rmtree(arms, ignore_errors=True)
 
 
 def _run_one(name: str, seeds: int | None, seed: int, cache: ArmCache) -> ClaimResult:
@@ -206,4 +211,4 @@ def _commit() -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -2,27 +2,90 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import shlex
 import sys
+import traceback
 import warnings
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from testbed.errors import ConfigError, TestbedError, TestbedWarning
+from testbed.output import fresh_file, kept_folder, lacks_room
+from testbed.terminal import make_printable, printable, silence_output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from analysis.judging.result import ClaimResult
 
 __all__ = ["app", "main"]
 
+
+EXIT_CODES = (
+    "Exit codes: 0 fine; 1 a verdict, a law or a comparison is not as recorded; 2 bad input, or no room to write; 3 a "
+    "fault of testbed itself; 130 stopped by Ctrl-C; 141 nobody reads the output any more."
+)
+
+
+class _Commands(TyperGroup):
+    """Every way in which a command can end, as a sentence and an exit code; 1 is for results alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except TestbedError as error:
+            raise _ended(str(error), 2) from error
+        except BrokenPipeError as error:
+            silence_output()
+            raise typer.Exit(141) from error
+        except OSError as error:
+            if error.filename is None and not lacks_room(error):
+                raise _fault(error) from error
+            place = "the output" if error.filename is None else error.filename
+            reason = os.strerror(error.errno) if error.errno else error
+            raise _ended(f"cannot use {place}: {reason}; choose another path or make room", 2) from error
+        except KeyboardInterrupt as error:
+            raise _ended(f"stopped. {error or 'Nothing was kept'}", 130) from error
+        except BrokenExecutor as error:
+            lost = "a worker process was killed, most often because the memory ran out; try again with fewer --jobs"
+            raise _ended(lost, 3) from error
+        except Exception as error:
+            # Typer's own endings, such as a wrong option, carry their exit code.
+            if hasattr(error, "exit_code"):
+                raise
+            raise _fault(error) from error
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    # Not Typer's echo, which writes UTF-8 where ASCII was asked for.
+    print(text, file=sys.stderr if err else sys.stdout)
+
+
+def _ended(sentence: str, code: int) -> typer.Exit:
+    _say(f"testbed: {sentence}", err=True)
+    return typer.Exit(code)
+
+
+def _fault(error: Exception) -> typer.Exit:
+    """What should not happen: all that is known about it, for whoever mends it."""
+    traceback.print_exception(error)
+    return _ended("this is a fault of testbed, not of your input; please report it with the lines above", 3)
+
+
 app = typer.Typer(
     name="testbed",
-    help="Published claims about LLM reinforcement-learning objectives, judged where the right answer is known.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,7 +122,8 @@ _MARKS = {
 
 
 def main() -> None:
-    """Run the command line; a mistake in the input is one sentence and exit code 2, a warning one sentence."""
+    """Run the command line; a warning is one sentence, and so is every way to end but 0 and a fault of our own."""
+    make_printable()
     usual = warnings.formatwarning
 
     def sentence(
@@ -71,16 +135,25 @@ def main() -> None:
     warnings.formatwarning = sentence
     try:
         app()
-    except TestbedError as error:
-        typer.echo(f"testbed: {error}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        typer.echo(f"testbed: cannot use {error.filename}: {error.strerror}; choose another path", err=True)
-        sys.exit(2)
     finally:
         warnings.formatwarning = usual
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from testbed import __version__
+
+        _say(f"testbed {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXIT_CODES)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Published claims about LLM reinforcement-learning objectives, judged where the right answer is known."""
 
 
 @app.command("list")
@@ -101,14 +174,15 @@ def list_names(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> Non
         "reductions": reduction_names(),
         "claims": claim_names(),
     }
-    _write_json(out, names)
+    with _new_file(out) as file:
+        _write_json(file, names)
     if as_json:
-        typer.echo(json.dumps(names, indent=1))
+        _print_json(names)
         return
     for kind, items in names.items():
-        typer.echo(f"{kind} ({len(items)})")
+        _say(f"{kind} ({len(items)})")
         for item in items:
-            typer.echo(f"  {item}")
+            _say(f"  {item}")
 
 
 @app.command()
@@ -137,7 +211,7 @@ def compare(
     done = run_comparison(
         objectives,
         env,
-        out=_fresh_folder("compare") if out is None else out,
+        out=out,
         seeds=seeds,
         seed=seed,
         steps=steps,
@@ -152,7 +226,7 @@ def compare(
         model=model,
     )
     _print_summary(done.summary, seeds)
-    typer.echo(f"curves: {done.folder / 'curves.png'}")
+    _say(f"curves: {done.folder / 'curves.png'}")
 
 
 @app.command()
@@ -173,21 +247,24 @@ def verify(
     from analysis.claims import MASTER_SEED
     from analysis.verify import verify as run_verification
 
-    done = run_verification(
-        claims or (),
-        tier=tier,
-        seeds=seeds,
-        seed=MASTER_SEED if seed is None else seed,
-        out=out,
-        jobs=jobs,
-        resume=resume,
-        command=" ".join(["testbed", *sys.argv[1:]]),
-    )
+    if resume and out is None:
+        raise ConfigError("resume needs the folder of the interrupted verification; pass --out")
+    with _continued(out, "verify", "--resume") as folder:
+        done = run_verification(
+            claims or (),
+            tier=tier,
+            seeds=seeds,
+            seed=MASTER_SEED if seed is None else seed,
+            out=folder,
+            jobs=jobs,
+            resume=resume,
+            command=_command(),
+        )
     _print_verdicts(done.results)
-    typer.echo(f"report: {done.report}")
+    _say(f"report: {done.report}")
     if done.changed:
         changes = ", ".join(f"{item.claim.id} ({item.claim.recorded} → {item.verdict})" for item in done.changed)
-        typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
+        _say(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
         raise typer.Exit(1)
 
 
@@ -211,9 +288,10 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
         for claim in map(get_claim, claim_names())
     ]
     everything = {"ledger": [entry.to_json() for entry in entries()], "claims": rows}
-    _write_json(out, everything)
+    with _new_file(out) as file:
+        _write_json(file, everything)
     if as_json:
-        typer.echo(json.dumps(everything, indent=1, ensure_ascii=False))
+        _print_json(everything)
         return
     ledger = [
         (
@@ -241,8 +319,9 @@ def report(
     """Write a run's report.html again, optionally comparing it with another run."""
     from analysis.report import write_report
 
-    _free_file(out)
-    typer.echo(f"report: {write_report(run, against=against, out=out)}")
+    with _new_file(out):
+        page = write_report(run, against=against, out=out)
+    _say(f"report: {page}")
 
 
 @app.command()
@@ -256,8 +335,9 @@ def calibrate(
     """Measure the suite's false verdicts on null experiments, and its power on planted effects."""
     from analysis.calibration import calibrate as run_calibration
 
-    command = " ".join(["testbed", *sys.argv[1:]])
-    done = run_calibration(claims or (), repeats=repeats, jobs=jobs, out=out, resume=resume, command=command)
+    place = contextlib.nullcontext(None) if out is None else _continued(out, "calibrate", "--resume")
+    with place as folder:
+        done = run_calibration(claims or (), repeats=repeats, jobs=jobs, out=folder, resume=resume, command=_command())
     rows = [
         (
             item.claim,
@@ -271,7 +351,7 @@ def calibrate(
     ]
     _print_table(("claim", "seeds", "false verdicts", "at the threshold", "planted effect", "power"), rows)
     low, high = done.rate_interval
-    typer.echo(
+    _say(
         f"{done.false_verdicts} false of {done.verdicts} null verdicts: {done.false_verdicts / done.verdicts:.2%}, "
         f"95 % interval [{low:.2%}, {high:.2%}]"
     )
@@ -293,9 +373,7 @@ def audit(
     """A report card for an objective, also an unpublished one; exit with 1 when it breaks a law it does not declare."""
     from analysis.audit import audit as run_audit
 
-    folder = _fresh_folder("audit") if out is None else out
-    command = " ".join(["testbed", *sys.argv[1:]])
-    done = run_audit(objective, against=against, seeds=seeds, seed=seed, out=folder, command=command)
+    done = run_audit(objective, against=against, seeds=seeds, seed=seed, out=out, command=_command())
     laws = [(item.law, item.outcome, _plain(item.detail or item.statement)) for item in done.findings]
     _print_table(("law", "outcome", "what was found, or what has to hold"), laws)
     rows = [
@@ -313,10 +391,10 @@ def audit(
     ]
     _print_table(("stress", "measure", done.objective, done.reference, "reading"), rows)
     if done.twins:
-        typer.echo(f"same gradient as: {', '.join(done.twins)}")
-    typer.echo(f"report: {done.report}")
+        _say(f"same gradient as: {', '.join(done.twins)}")
+    _say(f"report: {done.report}")
     if done.broken:
-        typer.echo(f"testbed: {len(done.broken)} laws broken: {', '.join(item.law for item in done.broken)}", err=True)
+        _say(f"testbed: {len(done.broken)} laws broken: {', '.join(item.law for item in done.broken)}", err=True)
         raise typer.Exit(1)
 
 
@@ -329,13 +407,14 @@ def show(
     """An objective's formula, and a picture of its gradient weight over the ratio, against PPO's."""
     from analysis.gradient_weights import describe, gradient_weight_figure
     from analysis.plots import save
-    from testbed.simulation.run import free_folder
 
-    typer.echo(describe(objective))
-    if out is not None:
-        free_folder(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"picture: {save(gradient_weight_figure(objective), out)}")
+    with _new_file(out) as file:
+        text = describe(objective)
+        if file is not None:
+            save(gradient_weight_figure(objective), file)
+    _say(text)
+    if file is not None:
+        _say(f"picture: {file}")
 
 
 @app.command()
@@ -370,10 +449,10 @@ def sweep(
     if config is None and ("objective" not in arguments or "env" not in arguments):
         raise ConfigError("a sweep needs --objective and --env, or a YAML file that names them")
     planned = Sweep.of(**arguments) if config is None else Sweep.from_yaml(config, **arguments)
-    folder = _fresh_folder("sweep") if out is None else out
-    run = run_sweep(planned, folder, jobs=jobs, backend=backend, shard=shard, resume=resume)
+    with _continued(out, "sweep", "--resume") as folder:
+        run = run_sweep(planned, folder, jobs=jobs, backend=backend, shard=shard, resume=resume)
     if run is None:
-        typer.echo(f"this shard is done; run the others, then: testbed merge {folder} …")
+        _say(f"this shard is done; run the others, then: testbed merge {folder} …")
         return
     _draw_phases(run, folder)
 
@@ -404,15 +483,15 @@ def finetune(
     settings = load_settings(config)
     if seed is not None:
         settings = replace(settings, seed=seed)
-    folder = Path("runs") / "finetune" / Path(config).stem if out is None else out
-    done = run_finetune(settings, resume=resume, out=folder, report=typer.echo)
+    with _continued(Path("runs") / "finetune" / Path(config).stem if out is None else out, "", "--resume") as folder:
+        done = run_finetune(settings, resume=resume, out=folder, report=_say)
     if not done.main_process:
         return
     from analysis.report.finetune import write_finetune_report
 
     for line in done.summary():
-        typer.echo(line)
-    typer.echo(f"report: {write_finetune_report(done.folder)}")
+        _say(line)
+    _say(f"report: {write_finetune_report(done.folder)}")
 
 
 @app.command()
@@ -434,21 +513,13 @@ def transfer(
     from analysis.transfer.page import summary_rows
 
     chosen, scale = choose(claims or [], device)
-    done = run_transfer(
-        chosen,
-        scale,
-        Path("runs") / "transfer" if out is None else out,
-        seeds=seeds,
-        seed=seed,
-        jobs=jobs,
-        command=" ".join(["testbed", *sys.argv[1:]]),
-        report=typer.echo,
-    )
+    with _continued(Path("runs") / "transfer" if out is None else out, "") as folder:
+        done = run_transfer(chosen, scale, folder, seeds=seeds, seed=seed, jobs=jobs, command=_command(), report=_say)
     _print_table(("claim", "toy", "language model", ""), summary_rows(done))
-    typer.echo(f"page: {done.page}")
+    _say(f"page: {done.page}")
     if done.changed:
         changes = ", ".join(f"{side.claim.id} ({side.claim.recorded} → {side.verdict})" for side in done.changed)
-        typer.echo(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
+        _say(f"testbed: {len(done.changed)} verdicts differ from the record: {changes}", err=True)
         raise typer.Exit(1)
 
 
@@ -460,7 +531,7 @@ def check_engine(engine: Annotated[str, typer.Argument(help="The engine: verl.")
     from testbed.engines.verl import check_verl
 
     for line in check_verl():
-        typer.echo(line)
+        _say(line)
 
 
 @app.command()
@@ -475,14 +546,14 @@ def conformance(
     """
     from testbed.engines.conformance import conformance_table, format_conformance
 
-    _free_file(out)
-    table = conformance_table(engine, seed=seed)
-    _write_json(out, json.loads(table.to_json(orient="records")))
-    typer.echo(format_conformance(table))
+    with _new_file(out) as file:
+        table = conformance_table(engine, seed=seed)
+        _write_json(file, json.loads(table.to_json(orient="records")))
+    _say(format_conformance(table))
     surprises = table[~table["as_expected"].fillna(True).astype(bool)]
     if len(surprises):
         named = ", ".join(f"{row.objective} against {row.setting}" for row in surprises.itertuples())
-        typer.echo(f"testbed: not as expected: {named}", err=True)
+        _say(f"testbed: not as expected: {named}", err=True)
         raise typer.Exit(1)
 
 
@@ -493,24 +564,24 @@ def theory(out: File = None, seed: NoSeed = 0) -> None:
 
     from analysis.theory import predictions
 
-    _free_file(out)
     rows, records, failed = [], [], 0
-    for item in predictions():
-        found = item.compare()
-        failed += not found.holds
-        records.append({"id": item.id, "name": item.name, "unit": item.unit, "scale": item.scale, **asdict(found)})
-        rows.append(
-            (
-                item.id,
-                item.name,
-                f"{found.predicted:.6g}",
-                f"{found.measured:.6g}",
-                f"{found.error:.1e}",
-                f"{found.tolerance:.0e} {item.scale}",
-                "holds" if found.holds else "FAILS",
+    with _new_file(out) as file:
+        for item in predictions():
+            found = item.compare()
+            failed += not found.holds
+            records.append({"id": item.id, "name": item.name, "unit": item.unit, "scale": item.scale, **asdict(found)})
+            rows.append(
+                (
+                    item.id,
+                    item.name,
+                    f"{found.predicted:.6g}",
+                    f"{found.measured:.6g}",
+                    f"{found.error:.1e}",
+                    f"{found.tolerance:.0e} {item.scale}",
+                    "holds" if found.holds else "FAILS",
+                )
             )
-        )
-    _write_json(out, records)
+        _write_json(file, records)
     _print_table(("", "prediction", "predicted", "measured", "largest error", "tolerance", ""), rows)
     if failed:
         raise typer.Exit(1)
@@ -552,26 +623,37 @@ def _settings(written: list[str] | None) -> dict[str, Any]:
     return parse_call(f"set({','.join(written or ())})")[1]
 
 
-def _fresh_folder(kind: str) -> Path:
-    from datetime import UTC, datetime
+def _command() -> str:
+    """How this was started, for the record."""
+    return " ".join(["testbed", *sys.argv[1:]])
 
-    return Path("runs") / f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+# -- where results go ----------------------------------------------------------------------------------------------
 
 
-def _free_file(path: Path | None) -> None:
-    """Refuse a file that exists before anything is computed for it."""
-    from testbed.errors import RunExistsError
+def _new_file(path: Path | None) -> contextlib.AbstractContextManager[Path | None]:
+    """The file of --out, taken before anything is computed for it."""
+    return contextlib.nullcontext() if path is None else fresh_file(path)
 
-    if path is not None and path.exists():
-        raise RunExistsError(f"{path} already exists; nothing was written. Choose another --out or remove it")
+
+@contextlib.contextmanager
+def _continued(out: Path | None, kind: str, *options: str) -> Iterator[Path]:
+    """The folder of a command that keeps what it finishes; stopped by Ctrl-C, it says how to go on."""
+    with kept_folder(out, kind) as folder:
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            if not any(folder.iterdir()):
+                raise
+            given = sys.argv[1:]
+            named = [] if any(word.partition("=")[0] == "--out" for word in given) else ["--out", str(folder)]
+            words = ["testbed", *given, *named, *(option for option in options if option not in given)]
+            raise KeyboardInterrupt(f"What is finished is kept; go on with: {shlex.join(words)}") from None
 
 
 def _write_json(path: Path | None, content: Any) -> None:
-    if path is None:
-        return
-    _free_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # -- output --------------------------------------------------------------------------------------------------------
@@ -599,7 +681,7 @@ def _print_verdicts(results: Sequence[ClaimResult]) -> None:
         )
     _print_table(("claim", "verdict", "estimate [99 % interval]", "claimed", "unit"), rows)
     counts = {kind: sum(result.verdict == kind for result in results) for kind in _MARKS}
-    typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+    _say(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
 
 
 def _plain(text: str) -> str:
@@ -633,9 +715,15 @@ def _print_summary(summary: Any, seeds: int) -> None:
 def _draw_phases(run: Any, folder: Path) -> None:
     from analysis.phase_diagram import draw_phase_diagram
 
-    typer.echo(f"table: {folder}")
+    _say(f"table: {folder}")
     picture = draw_phase_diagram(run, folder)
-    typer.echo("no phase diagram: it needs two axes of numbers" if picture is None else f"phase diagram: {picture}")
+    _say("no phase diagram: it needs two axes of numbers" if picture is None else f"phase diagram: {picture}")
+
+
+def _print_json(content: Any) -> None:
+    """Every letter as it is, or as JSON's escape where the output has no such letter."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    _say(text if printable(text) == text else json.dumps(content, indent=1))
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -644,8 +732,11 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, pad_edge=False, header_style="bold")
+    # Stand-ins have other widths: they are put in before the columns are laid out.
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(printable(name), overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        table.add_row(*map(printable, row))
+    with console.capture() as drawn:
+        console.print(table)
+    _say(drawn.get().rstrip("\n"))

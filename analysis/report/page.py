@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from analysis.report.results import VERDICTS, load_results
 from analysis.report.templates import environment, source
 from testbed.errors import ConfigError
 from testbed.simulation.run import environment_facts
+from testbed.simulation.storage import write_atomically
 
 __all__ = ["write_report"]
 
@@ -52,11 +52,7 @@ def write_report(run_folder: str | Path, against: str | Path | None = None, out:
     )
     path = folder / "report.html" if out is None else Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: a reader never sees half a report.
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
-    return path
+    return write_atomically(path, page.encode())
 
 
 def _environment() -> Any:

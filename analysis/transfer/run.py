@@ -17,8 +17,9 @@ from analysis.transfer.outcome import RESULT_FILE, Outcome, Transfer
 from analysis.transfer.page import write_page
 from analysis.transfer.training import start_folder, train, train_start, trajectories
 from testbed.errors import ConfigError
+from testbed.output import free_folder
 from testbed.progress import LateProgress
-from testbed.simulation.run import environment_facts, new_folder
+from testbed.simulation.run import environment_facts
 
 __all__ = ["run_transfer"]
 
@@ -155,7 +156,7 @@ def _open(folder: Path, scale: Scale) -> None:
         if json.loads(path.read_text(encoding="utf-8")) != described:
             raise ConfigError(f"{folder} holds runs of another scale; choose another --out")
         return
-    new_folder(folder)
+    free_folder(folder).mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.errors import ConfigError, RunExistsError
+from testbed.errors import ConfigError
+from testbed.output import fresh_folder
 
-__all__ = ["Run", "environment_facts", "free_folder", "new_folder"]
+__all__ = ["Run", "environment_facts"]
 
 _TABLE, _FACTS = "table.parquet", "run.json"
 
@@ -39,9 +40,9 @@ class Run:
         Raises:
             RunExistsError: the folder is not empty; nothing is written.
         """
-        folder = new_folder(path)
-        self.table.to_parquet(folder / _TABLE, index=False)
-        (folder / _FACTS).write_text(json.dumps(self.facts, indent=1, default=str) + "\n", encoding="utf-8")
+        with fresh_folder(path) as folder:
+            self.table.to_parquet(folder / _TABLE, index=False)
+            (folder / _FACTS).write_text(json.dumps(self.facts, indent=1, default=str) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
@@ -61,31 +62,6 @@ class Run:
         """The rows of the last step."""
         last: pd.DataFrame = self.table[self.table["step"] == self.table["step"].max()]
         return last
-
-
-def free_folder(path: str | Path) -> Path:
-    """The folder `path`, checked to hold nothing; call it before the work whose results will go there.
-
-    Raises:
-        RunExistsError: it exists and is not empty.
-    """
-    folder = Path(path)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RunExistsError(
-            f"{folder} already holds something; nothing was written. Choose another --out or remove it"
-        )
-    return folder
-
-
-def new_folder(path: str | Path) -> Path:
-    """Create the folder `path` for a run.
-
-    Raises:
-        RunExistsError: it exists and is not empty.
-    """
-    folder = free_folder(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @cache

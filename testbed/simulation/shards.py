@@ -17,11 +17,12 @@ from typing import Any
 import pandas as pd
 
 from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError
+from testbed.output import free_folder
 from testbed.progress import LateProgress
 from testbed.reading import parse_whole
 from testbed.simulation.blocks import Block, compute
 from testbed.simulation.folder import LOCKS, Plan, every_block, finished_blocks, open_folder, read_block, write_block
-from testbed.simulation.run import Run, free_folder
+from testbed.simulation.run import Run
 from testbed.simulation.storage import digest_of, hold, write_atomically
 from testbed.simulation.sweep import Sweep
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     path = Path(path)
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = _temporary(path)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
@@ -47,6 +47,14 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
             "folder, then continue with resume"
         ) from error
     return path
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, open for writing; unlike `tempfile`'s, whoever may read its neighbours may read it."""
+    while True:
+        name = f"{path.parent}/.{path.name}.{secrets.token_hex(4)}.tmp"
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), name
 
 
 def write_sealed(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
