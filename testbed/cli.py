@@ -609,7 +609,7 @@ def diagnose(
     """What went wrong in a training run, from its log: findings with their mechanism, worst first."""
     from analysis.diagnose.command import run
 
-    if run(log, config=config, fail_on=fail_on, against=against, as_json=as_json, out=out, say=typer.echo):
+    if run(log, config=config, fail_on=fail_on, against=against, as_json=as_json, out=out, say=_say):
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""A progress bar that appears only when something takes long enough to wonder about."""
+"""A sign of life, but only when something takes long enough to wonder about."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["LateProgress"]
 
 _PATIENCE = 2.0
+"""Seconds without a bar."""
+_INTERVAL = 30.0
+"""Seconds between two lines where there is no terminal for a bar."""
 
 
 class LateProgress:
-    """Shows a bar with the time left on a terminal, from the third second on.
+    """Shows a bar with the time left on a terminal, from the third second on; elsewhere a line every half minute.
 
     Args:
         label: what is being done, in a few words.
@@ -30,7 +33,8 @@ class LateProgress:
         self._started = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._visible = sys.stderr.isatty()
+        self._spoke = self._started
+        self._terminal = sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +48,8 @@ class LateProgress:
     def advance(self, steps: int = 1) -> None:
         """Record that `steps` more are done."""
         self._done += steps
-        if not self._visible:
+        if not self._terminal:
+            self._report()
             return
         if self._bar is None:
             if time.monotonic() - self._started < _PATIENCE:
@@ -53,6 +58,13 @@ class LateProgress:
         assert self._bar is not None
         assert self._task is not None
         self._bar.update(self._task, completed=self._done)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self._spoke >= _INTERVAL and self._done < self._total:
+            self._spoke = now
+            line = f"{self._label}: {self._done} of {self._total} after {now - self._started:.0f} s"
+            print(line, file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         from rich.console import Console

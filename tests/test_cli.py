@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import testbed
+from analysis import gradient_weights
 from analysis.ledger import entries
 from testbed import cli
 from testbed.engines import conformance
@@ -255,3 +262,138 @@ def test_transfer_rejects_a_name_it_does_not_know() -> None:
     assert done.returncode == 2
     assert "did you mean 'staleness'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- how a command ends ------------------------------------------------------------------------------------------------
+
+
+def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def test_version() -> None:
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"testbed {testbed.__version__}\n")
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (AssertionError("the sum is off"), 3, "this is a fault of testbed, not of your input; please report it"),
+        (OSError(errno.ENOTCONN, "not connected"), 3, "this is a fault of testbed"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device; choose another path or make r"),
+        (BrokenProcessPool("killed"), 3, "a worker process was killed, most often because the memory ran out"),
+        (KeyboardInterrupt(), 130, "testbed: stopped. Nothing was kept\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+    ],
+)
+def test_only_a_result_ends_with_1(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(gradient_weights, "describe", failing(error))
+    monkeypatch.setattr(cli, "silence_output", lambda: None)
+    assert ended(["show", "dapo"], monkeypatch) == code
+    said = capsys.readouterr().err
+    assert message in said
+    assert ("Traceback" in said) == ("fault" in message)
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    # More than a pipe holds, so that writing meets the closed end.
+    command = f"{shlex.quote(sys.executable)} -m testbed claims | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n141\n")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (["verify", "theory/sapo-gate"], ["--out", "{folder}", "--resume"]),
+        (["verify", "theory/sapo-gate", "--out", "my runs", "--resume"], []),
+        (
+            ["sweep", "--objective", "dapo", "--env", "rare-arm", "--vary", "epochs=1,2"],
+            ["--out", "{folder}", "--resume"],
+        ),
+        (["calibrate", "dcpo/token-clip-ratio", "--out=mine"], ["--resume"]),
+        (["transfer", "--device", "cpu"], ["--out", "{folder}"]),
+        (["finetune", "cpu-smoke"], ["--out", "{folder}", "--resume"]),
+    ],
+)
+def test_control_c_says_how_to_go_on(
+    command: list[str],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*arguments: Any, out: Path | None = None, **others: Any) -> None:
+        folder = arguments[2] if command[0] == "transfer" else arguments[1] if command[0] == "sweep" else out
+        assert folder is not None
+        (folder / "finished").write_text("1")
+        raise KeyboardInterrupt
+
+    from analysis import calibration, transfer, verify
+    from testbed import finetune
+    from testbed.simulation import shards
+
+    for module, name in (
+        (verify, "verify"),
+        (shards, "run_sweep"),
+        (calibration, "calibrate"),
+        (transfer, "run_transfer"),
+        (finetune, "run_finetune"),
+    ):
+        monkeypatch.setattr(module, name, stop)
+    monkeypatch.chdir(tmp_path)
+    assert ended(command, monkeypatch) == 130
+    (finished,) = tmp_path.rglob("finished")
+    folder = str(finished.parent.relative_to(tmp_path))
+    words = ["testbed", *command, *(option.replace("{folder}", folder) for option in options)]
+    sentence = f"testbed: stopped. What is finished is kept; go on with: {shlex.join(words)}\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_a_place_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from analysis import audit, comparison
+    from analysis import theory as predictions
+    from testbed.engines import conformance as compared
+
+    computed = failing(AssertionError("computed"))
+    for module, name in (
+        (audit, "check_laws"),
+        (comparison, "simulate"),
+        (predictions, "predictions"),
+        (compared, "conformance_table"),
+        (gradient_weights, "describe"),
+    ):
+        monkeypatch.setattr(module, name, computed)
+    taken = tmp_path / "taken.svg"
+    taken.write_text("mine")
+    for command in (
+        ["audit", "dapo"],
+        ["compare", "dapo", "--env", "rare-arm"],
+        ["theory"],
+        ["conformance", "--engine", "trl"],
+        ["show", "dapo"],
+    ):
+        assert ended([*command, "--out", str(taken)], monkeypatch) == 2, command
+        assert "nothing was written" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
