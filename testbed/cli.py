@@ -56,7 +56,7 @@ class _Commands(TyperGroup):
             reason = os.strerror(error.errno) if error.errno else error
             raise _ended(f"cannot use {place}: {reason}; choose another path or make room", 2) from error
         except KeyboardInterrupt as error:
-            raise _ended(f"stopped. {error or 'Nothing was kept'}", 130) from error
+            raise _ended(f"stopped. {str(error) or 'Nothing was kept'}", 130) from error
         except BrokenExecutor as error:
             lost = "a worker process was killed, most often because the memory ran out; try again with fewer --jobs"
             raise _ended(lost, 3) from error

@@ -216,7 +216,7 @@ def test_a_damaged_block_is_one_sentence(tmp_path: Path) -> None:
     arguments = ["sweep", "--objective", "dapo", "--env", "NullBandit-v1(arms=6,contexts=2)", "--seeds", "2"]
     arguments += ["--jobs", "1", "--vary", "epochs=1,2", "--set", "steps=2", "--out", str(tmp_path / "s")]
     assert CliRunner().invoke(cli.app, arguments).exit_code == 0
-    victim = min((tmp_path / "s" / "parts").iterdir())
+    victim = min((tmp_path / "s" / "blocks").iterdir())
     victim.write_bytes(victim.read_bytes()[:-1])
     refused = run("merge", str(tmp_path / "s"), "--out", str(tmp_path / "m"))
     assert refused.returncode == 2
