@@ -16,11 +16,29 @@ __all__ = [
     "TestbedError",
     "TestbedWarning",
     "UnknownNameError",
+    "shown",
 ]
 
 
 _LISTED = 40
 """More names than this do not help in a message."""
+_SHOWN = 120
+"""More characters than this of a value neither."""
+
+
+def shown(value: object) -> str:
+    r"""The value as it was written, for a message: on one line, the middle of a long one left out.
+
+    >>> shown(0.2), shown("a\nb"), len(shown("9" * 5000))
+    ('0.2', "'a\\nb'", 120)
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        # Python does not write integers of more than 4,300 digits.
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    half = _SHOWN // 2
+    return text if len(text) <= _SHOWN else f"{text[: half - 1]}…{text[len(text) - half :]}"
 
 
 class TestbedError(Exception):
@@ -61,6 +79,7 @@ class UnknownNameError(TestbedError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(known)
+        name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
         nearest = max(choices, key=lambda choice: _similarity(name, choice), default="")
         hint = f"; did you mean {nearest!r}?" if _similarity(name, nearest) >= 0.5 else "."
         listing = f"Known: {', '.join(choices)}" if len(choices) <= _LISTED else f"{len(choices)} are known"

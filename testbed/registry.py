@@ -11,10 +11,19 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from testbed.errors import ConfigError, TestbedError, UnknownNameError
+from testbed.errors import ConfigError, TestbedError, UnknownNameError, shown
 from testbed.reading import parse_literal
 
 __all__ = ["Registry", "format_call", "parse_call"]
+
+_LONGEST = 10_000
+"""Characters of a call; more are a mistake, and what reads them could run out of stack."""
+_DEEPEST = 20
+"""Brackets inside brackets of a call, likewise."""
+_LARGEST = 2**63
+"""Whole numbers from here on fit into no tensor."""
+
+_INFINITE = ("inf", "-inf")
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -91,25 +100,33 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     Values are Python literals; a bare word is a string, and a nested `name(…)` stays a string for
     whoever resolves that key.
 
+    Raises:
+        ConfigError: the text is no call, is too long or nested too deep to be one, gives a key twice, or a value is
+            neither a number that fits into a tensor, nor text, True, False, None or a list of those.
+
     >>> parse_call("erc(base=gppo(clip_low=0.1),beta_low=0.1)")
     ('erc', {'base': 'gppo(clip_low=0.1)', 'beta_low': 0.1})
     """
     if not isinstance(text, str):
-        raise ConfigError(f"cannot read {text!r}; expected name or name(key=value,…), as text")
+        raise ConfigError(f"cannot read {shown(text)}; expected name or name(key=value,…), as text")
     text = text.strip()
+    if len(text) > _LONGEST:
+        raise ConfigError(f"cannot read {shown(text)}: it has {len(text):,} characters; expected at most {_LONGEST:,}")
     if "(" not in text:
         return text, {}
     name, _, rest = text.partition("(")
     if not rest.endswith(")"):
-        raise ConfigError(f"cannot read {text!r}; expected name or name(key=value,…)")
+        raise ConfigError(f"cannot read {shown(text)}; expected name or name(key=value,…)")
     arguments: dict[str, Any] = {}
     for part in _split_top_level(rest[:-1]):
         key, equals, value = part.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise ConfigError(f"cannot read {part.strip()!r} in {text!r}; expected key=value, such as clip_low=0.2")
+            raise ConfigError(
+                f"cannot read {shown(part.strip())} in {shown(text)}; expected key=value, such as clip_low=0.2"
+            )
         if key.strip() in arguments:
-            raise ConfigError(f"{text!r} gives {key.strip()} twice; expected each key once")
-        arguments[key.strip()] = parse_literal(value.strip())
+            raise ConfigError(f"{shown(text)} gives {shown(key.strip())} twice; expected each key once")
+        arguments[key.strip()] = _plain(key.strip(), parse_literal(value.strip()))
     return name.strip(), arguments
 
 
@@ -124,6 +141,20 @@ def format_call(name: str, arguments: dict[str, Any]) -> str:
     return f"{name}({','.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
+def _plain(key: str, value: Any) -> Any:
+    if value in _INFINITE:
+        # Python writes infinity so, but does not read it.
+        return float(value)
+    for item in value if isinstance(value, tuple | list) else [value]:
+        if isinstance(item, tuple | list):
+            _plain(key, item)
+        elif isinstance(item, int) and abs(item) >= _LARGEST:
+            raise ConfigError(f"{key} is {shown(item)}, a number of {item.bit_length()} bits; expected at most 63")
+        elif not isinstance(item, int | float | str | None):
+            raise ConfigError(f"{key} is {shown(value)}; expected a number, text, True, False, None or a list of those")
+    return value
+
+
 def _split_top_level(text: str) -> list[str]:
     parts, depth, start, quote = [], 0, 0, ""
     for index, character in enumerate(text):
@@ -133,6 +164,8 @@ def _split_top_level(text: str) -> list[str]:
             quote = character
         else:
             depth += (character in "([") - (character in ")]")
+            if depth > _DEEPEST:
+                raise ConfigError(f"{shown(text)} is nested deeper than {_DEEPEST} brackets; write it flat")
         if character == "," and depth == 0 and not quote:
             parts.append(text[start:index])
             start = index + 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.errors import BatchError, ConfigError, RunExistsError, TestbedError, UnknownNameError
+from testbed.errors import BatchError, ConfigError, RunExistsError, TestbedError, UnknownNameError, shown
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,10 @@ def test_unknown_name_prefers_swapped_letters_to_a_wrong_one():
 
 def test_unknown_name_in_an_empty_registry():
     assert str(UnknownNameError("objective", "ppo", [])) == "unknown objective 'ppo'. Known: "
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_value_is_shown_on_one_short_line(number):
+    text = shown(["9" * 5000, 10**5000, [10**5000], [1] * 5000, "a\nb" * 100][number])
+    assert len(text) <= 120
+    assert "\n" not in text

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from testbed.errors import BatchError, ConfigError
+from testbed.errors import BatchError, ConfigError, shown
 from testbed.registry import Registry, parse_call
 
 __all__ = [
@@ -56,7 +56,7 @@ def make_advantage_estimator(text: str) -> Callable[..., Tensor]:
     known = [key for key, item in inspect.signature(estimator).parameters.items() if item.kind is item.KEYWORD_ONLY]
     for key in settings:
         if key not in known:
-            raise ConfigError(f"advantage {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
+            raise ConfigError(f"advantage {name} has no parameter {shown(key)}; it has: {', '.join(known) or 'none'}")
     if isinstance(estimator, type):
         return cast(Callable[..., Tensor], estimator(**settings))
     if not settings:
@@ -187,10 +187,10 @@ def check_lengths(name: str, lengths: Tensor, rewards: Tensor) -> Tensor:
 def check_ddof(name: str, ddof: object) -> None:
     """Raise a `ConfigError` unless `ddof` is 0 or 1."""
     if isinstance(ddof, bool) or ddof not in (0, 1):
-        raise ConfigError(f"{name}: ddof is {ddof!r}; expected 0 or 1")
+        raise ConfigError(f"{name}: ddof is {shown(ddof)}; expected 0 or 1")
 
 
 def check_not_negative(name: str, parameter: str, value: object) -> None:
     """Raise a `ConfigError` unless `value` is a finite number from 0 on."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigError(f"{name}: {parameter} is {value!r}; expected a number of at least 0")
+        raise ConfigError(f"{name}: {parameter} is {shown(value)}; expected a number of at least 0")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch, gradient_through_clamp
 from testbed.diagnostics import ClipInterval, batch_metrics
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.errors import ConfigError, UnknownNameError, shown
 from testbed.reductions import reductions
 from testbed.registry import Registry, format_call, parse_call
 
@@ -325,8 +325,8 @@ def make_objective(name: str | Objective, **hyper_parameters: Any) -> Objective:
 def _preset(objective_class: type[Objective], name: str, preset: Any) -> Mapping[str, Any]:
     presets = objective_class.presets
     if not presets:
-        raise ConfigError(f"{name} has no presets; leave preset={preset!r} out: its defaults are the paper's")
-    if preset not in presets:
+        raise ConfigError(f"{name} has no presets; leave preset={shown(preset)} out: its defaults are the paper's")
+    if not isinstance(preset, str) or preset not in presets:
         raise UnknownNameError(f"preset of {name}", str(preset), presets)
     return presets[preset]
 
@@ -334,7 +334,7 @@ def _preset(objective_class: type[Objective], name: str, preset: Any) -> Mapping
 def _unknown_hyper_parameter(objective: str, key: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"{objective} has no hyper-parameter {key!r}{hint} It has: {', '.join(known)}"
+    return f"{objective} has no hyper-parameter {shown(key)}{hint} It has: {', '.join(known)}"
 
 
 # -- the vocabulary of the equations -------------------------------------------------------------------------------
@@ -431,10 +431,9 @@ def clamp(values: Tensor, low: Hyper, high: Hyper) -> Tensor:
 def choose(condition: Tensor, yes: Hyper, no: Hyper, reference: Tensor) -> Tensor:
     """One number where true and another where false, in the dtype of `reference`.
 
-    By arithmetic, which is several times as fast as `torch.where` on a processor.
+    By interpolation, which is exact at both ends and faster than `torch.where` on a processor.
     """
-    yes, no = tensor_like(yes, reference), tensor_like(no, reference)
-    return condition.to(reference.dtype) * (yes - no) + no
+    return torch.lerp(tensor_like(no, reference), tensor_like(yes, reference), condition.to(reference.dtype))
 
 
 def tensor_like(value: Hyper, reference: Tensor) -> Tensor:
@@ -454,32 +453,44 @@ def straight_through(log_ratio: Tensor) -> Tensor:
     return (log_ratio - log_ratio.detach()).exp()
 
 
+LARGEST = 1e18
+"""Largest size of a hyper-parameter, and inverse of the smallest: it fits into every kind of number a tensor holds."""
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return 2 * LARGEST if value > 0 else -2 * LARGEST
+
+
 def check_pair(owner: str, name: str, value: object, expected: str, *, allowed: Callable[[float, float], bool]) -> None:
     """Raise a `ConfigError` unless `value` is two numbers of which `allowed` is true."""
-    numbers = isinstance(value, tuple | list) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in value
-    )
-    if not numbers or len(value) != 2 or not allowed(*value):  # type: ignore[arg-type, misc]
-        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
+    numbers = value if isinstance(value, tuple | list) else ()
+    pair = [number for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)]
+    if len(numbers) != 2 or len(pair) != 2 or max(abs(pair[0]), abs(pair[1])) > LARGEST or not allowed(*pair):
+        raise ConfigError(f"{owner}: {name} is {shown(value)}; expected {expected}")
 
 
 def check_flag(owner: str, name: str, value: object) -> None:
     """Raise a `ConfigError` unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{owner}: {name} is {value!r}; expected True or False")
+        raise ConfigError(f"{owner}: {name} is {shown(value)}; expected True or False")
 
 
 def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a `ConfigError` unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = " or ".join(repr(choice) for choice in choices)
-        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
+        raise ConfigError(f"{owner}: {name} is {shown(value)}; expected {expected}")
 
 
 def check_order(owner: str, low: tuple[str, Hyper], high: tuple[str, Hyper]) -> None:
     """Raise a `ConfigError` where one of two named numbers is larger than the other anywhere."""
     if bool((torch.as_tensor(low[1]) > torch.as_tensor(high[1])).any()):
-        raise ConfigError(f"{owner}: {low[0]} is {low[1]} and {high[0]} {high[1]}; expected {low[0]} <= {high[0]}")
+        raise ConfigError(
+            f"{owner}: {low[0]} is {shown(low[1])} and {high[0]} {shown(high[1])}; expected {low[0]} <= {high[0]}"
+        )
 
 
 def check_range(
@@ -495,14 +506,22 @@ def check_range(
 ) -> None:
     """Raise a `ConfigError` unless every entry of `value` lies in the interval from `low` to `high`.
 
-    `optional` says whether `None` will do. A tensor has to leave sequences and tokens alone: its last two dimensions
-    are 1, or it is a single number.
+    `optional` says whether `None` will do. Sizes go from 1e-18 to 1e18, with 0 and infinity besides. A tensor has to
+    leave sequences and tokens alone: its last two dimensions are 1, or it is a single number.
     """
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
-        raise ConfigError(f"{owner}: {name} is {value!r}; expected a number or a tensor that broadcasts to (..., 1, 1)")
-    tensor = torch.as_tensor(value, dtype=torch.float64)
+    real = value.numel() and value.dtype != torch.bool and not value.is_complex() if isinstance(value, Tensor) else True
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor) or not real:
+        raise ConfigError(
+            f"{owner}: {name} is {shown(value)}; expected a number or a tensor that broadcasts to (..., 1, 1)"
+        )
+    tensor = value.double() if isinstance(value, Tensor) else torch.tensor(_as_float(value), dtype=torch.float64)
+    size = tensor.abs()
+    if bool((((size > LARGEST) & (size < math.inf)) | ((size < 1 / LARGEST) & (size > 0))).any()):
+        raise ConfigError(
+            f"{owner}: {name} is {shown(value)}; expected a size between {1 / LARGEST:g} and {LARGEST:g}, 0 or infinity"
+        )
     above = tensor > low if open_low else tensor >= low
     below = tensor < high if open_high else tensor <= high
     if not bool((above & below).all()):
@@ -511,7 +530,7 @@ def check_range(
             ")" if open_high or math.isinf(high) else "]",
         )
         raise ConfigError(
-            f"{owner}: {name} is {value if isinstance(value, int | float) else tensor.tolist()}; "
+            f"{owner}: {name} is {shown(value if isinstance(value, int | float) else tensor.tolist())}; "
             f"expected a value in {left}{low}, {high}{right}"
         )
     if isinstance(value, Tensor) and value.numel() != math.prod(value.shape[:-2]):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
+from testbed.errors import ConfigError, shown
 from testbed.objectives._base import (
     Hyper,
     Objective,
@@ -22,6 +23,9 @@ from testbed.objectives._base import (
     objective,
     tensor_like,
 )
+
+MOST_STEPS = 1000
+"""Steps of a bound at most: every token is compared with the bounds of every step."""
 
 
 @objective("bapo")
@@ -101,9 +105,11 @@ class BAPO(Objective):
 
     def check(self) -> None:
         check_range(self.name, "target", self.target, 0, 1)
-        check_range(self.name, "low_step", self.low_step, 0, float("inf"), open_low=True)
-        check_range(self.name, "high_step", self.high_step, 0, float("inf"), open_low=True)
-        check_range(self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True, optional=True)
+        check_range(self.name, "low_step", self.low_step, 0, float("inf"), open_high=True, open_low=True)
+        check_range(self.name, "high_step", self.high_step, 0, float("inf"), open_high=True, open_low=True)
+        check_range(
+            self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True, open_high=True, optional=True
+        )
         check_pair(
             self.name,
             "low_range",
@@ -118,6 +124,13 @@ class BAPO(Objective):
             "(start, end) with 1.0 <= start <= end < inf",
             allowed=lambda start, end: 1 <= start <= end < float("inf"),
         )
+        for name, (start, end) in (("low_step", self.low_range), ("high_step", self.high_range)):
+            step = getattr(self, name)
+            if isinstance(step, Tensor) or (end - start) / step > MOST_STEPS:
+                raise ConfigError(
+                    f"bapo: {name} is {shown(step)}; expected one number for all replicas, from {start} to "
+                    f"{end} in at most {MOST_STEPS} steps"
+                )
         check_choice(self.name, "order", self.order, ("upper_first", "lower_first"))
         check_choice(self.name, "contribution", self.contribution, ("value", "active"))
 

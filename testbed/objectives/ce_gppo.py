@@ -60,8 +60,8 @@ class CEGPPO(GPPO):
 
     def check(self) -> None:
         super().check()
-        check_range(self.name, "beta1", self.beta1, 0, float("inf"))
-        check_range(self.name, "beta2", self.beta2, 0, float("inf"))
+        check_range(self.name, "beta1", self.beta1, 0, float("inf"), open_high=True)
+        check_range(self.name, "beta2", self.beta2, 0, float("inf"), open_high=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         return gradient_preserving_surrogate(

@@ -64,7 +64,7 @@ class DCPO(Objective):
     def check(self) -> None:
         check_range(self.name, "clip_low", self.clip_low, 0, float("inf"))
         check_range(self.name, "clip_high", self.clip_high, 0, float("inf"))
-        check_range(self.name, "ratio_max", self.ratio_max, 1, float("inf"), open_low=True)
+        check_range(self.name, "ratio_max", self.ratio_max, 1, float("inf"), open_low=True, open_high=True)
 
     def bounds(self, old_probs: Tensor) -> tuple[Tensor, Tensor]:
         """low(q) and high(q) of the ratio, each of the shape of `old_probs`."""

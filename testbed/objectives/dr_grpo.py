@@ -38,7 +38,9 @@ class DrGRPO(PPO):
 
     def check(self) -> None:
         super().check()
-        check_range(self.name, "max_length", self.max_length, 0, float("inf"), open_low=True, optional=True)
+        check_range(
+            self.name, "max_length", self.max_length, 0, float("inf"), open_high=True, open_low=True, optional=True
+        )
 
     def max_length_or(self, padded_width: int) -> Hyper:
         if self.max_length is None:

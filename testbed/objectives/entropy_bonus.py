@@ -70,7 +70,7 @@ class EntropyBonus(Wrapper):
 
     def check(self) -> None:
         super().check()
-        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"))
+        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"), open_high=True)
         if self.entropy_reduction != "":
             reductions[self.entropy_reduction]
 

@@ -56,7 +56,9 @@ class GPPO(Objective):
     def check(self) -> None:
         check_range(self.name, "clip_low", self.clip_low, 0, 1)
         check_range(self.name, "clip_high", self.clip_high, 0, float("inf"))
-        check_range(self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True, optional=True)
+        check_range(
+            self.name, "dual_clip", self.dual_clip, 1, float("inf"), open_low=True, open_high=True, optional=True
+        )
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(1 - self.clip_low, 1 + self.clip_high, ceiling=self.dual_clip, keeps_gradient=True)

@@ -68,7 +68,7 @@ class ImportanceCorrection(Wrapper):
         check_choice(self.name, "level", self.level, ("token", "sequence"))
         check_choice(self.name, "mode", self.mode, ("truncate", "mask"))
         check_range(self.name, "cap", self.cap, 0, float("inf"), open_low=True)
-        check_range(self.name, "floor", self.floor, 0, float("inf"))
+        check_range(self.name, "floor", self.floor, 0, float("inf"), open_high=True)
         check_order(self.name, ("floor", self.floor), ("cap", self.cap))
 
     def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:

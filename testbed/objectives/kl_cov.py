@@ -58,7 +58,7 @@ class KLCov(Objective):
 
     def check(self) -> None:
         check_range(self.name, "fraction", self.fraction, 0, 1)
-        check_range(self.name, "penalty", self.penalty, 0, float("inf"))
+        check_range(self.name, "penalty", self.penalty, 0, float("inf"), open_high=True)
 
     def selected(self, batch: TokenBatch) -> Tensor:
         """I, the tokens with a penalty, bool `(..., B, T)`."""

@@ -53,7 +53,7 @@ class PositiveNLL(Wrapper):
 
     def check(self) -> None:
         super().check()
-        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"))
+        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"), open_high=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         positive = batch.advantages > 0

@@ -70,7 +70,7 @@ class ReferenceKL(Wrapper):
         super().check()
         check_flag(self.name, "importance_weighted", self.importance_weighted)
         check_choice(self.name, "kind", self.kind, tuple(kl_estimates))
-        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"))
+        check_range(self.name, "coefficient", self.coefficient, 0, float("inf"), open_high=True)
         check_range(self.name, "estimate_max", self.estimate_max, 0, float("inf"), open_low=True, optional=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:

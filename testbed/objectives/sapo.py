@@ -46,8 +46,8 @@ class SAPO(Objective):
     reduction: str = "seq_mean_token_mean"
 
     def check(self) -> None:
-        check_range(self.name, "tau_pos", self.tau_pos, 0, float("inf"), open_low=True)
-        check_range(self.name, "tau_neg", self.tau_neg, 0, float("inf"), open_low=True)
+        check_range(self.name, "tau_pos", self.tau_pos, 0, float("inf"), open_high=True, open_low=True)
+        check_range(self.name, "tau_neg", self.tau_neg, 0, float("inf"), open_high=True, open_low=True)
 
     def token_loss(self, batch: TokenBatch) -> Tensor:
         tau = self._tau(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -158,7 +159,38 @@ def test_wrappers_nest():
     assert (nested.reduction, nested.advantage) == ("seq_sum_token_mean", "smooth_standardised")
 
 
-@pytest.mark.parametrize("value", [None, "wide", True, 3, (1.0,), {}, torch.tensor([0.1, 0.2])], ids=repr)
+WRONG = [
+    None,
+    "wide",
+    True,
+    3,
+    (1.0,),
+    {},
+    torch.tensor([0.1, 0.2]),
+    # Whole numbers that fit into no tensor or no float, and numbers that overflow or vanish in single precision.
+    10**25,
+    -(10**400),
+    1e308,
+    5e-324,
+    math.inf,
+    math.nan,
+    (0.6, 10**400),
+    # Tensors of the wrong kind, and empty ones.
+    torch.tensor(1j),
+    torch.tensor(True),
+    torch.empty(0, 1, 1),
+    torch.tensor(math.inf),
+    # Hashed as a key, compared with text, called as a function.
+    [],
+    b"x",
+    1j,
+    "1" * 5000,
+    "ppo(",
+    len,
+]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("name", objective_names())
 def test_a_hyper_parameter_of_the_wrong_kind_never_reaches_the_loss(name, value):
     """Each either works or is an error of ours at construction; None is a value of some of them, 3 of most."""
@@ -175,7 +207,22 @@ def test_a_hyper_parameter_of_the_wrong_kind_never_reaches_the_loss(name, value)
             objective = make_objective(name, **{item.name: value})
         except TestbedError:
             continue
-        assert objective(batch).loss.shape == (1,), item.name
+        loss = objective(batch).loss
+        assert loss.shape == (1,), item.name
+        assert loss.isfinite(), item.name
+        assert make_objective(objective.label()).label() == objective.label()
+
+
+def test_a_message_is_short_whatever_was_given():
+    with pytest.raises(ConfigError, match=r"ppo: clip_low is '1+…1+'; expected a number") as caught:
+        make_objective("ppo", clip_low="1" * 5000)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_search_with_too_many_steps_is_refused():
+    # 0.3/1e-9 steps would be as many bounds to compare every token with.
+    with pytest.raises(ConfigError, match=r"bapo: low_step is 1e-09; .* from 0\.6 to 0\.9 in at most 1000 steps"):
+        make_objective("bapo", low_step=1e-9)
 
 
 def test_one_value_per_token_is_no_hyper_parameter():
