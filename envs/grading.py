@@ -20,7 +20,7 @@ from envs.answers.characters import plain, squeezed
 from envs.answers.comparison import compare
 from envs.answers.evaluation import Overrun, Workers
 from envs.answers.extraction import Extracted, extract_answer
-from envs.answers.reading import read
+from envs.answers.reading import is_mere_unit, read
 from envs.answers.references import LONGEST_ANSWER, acceptable_answers
 from testbed.errors import ConfigError
 
@@ -60,15 +60,25 @@ class Grade:
     """A key of `REASONS`."""
 
 
-_NUMBER = re.compile(r"(?P<sign>[-+−]?)\$?(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<decimals>\.[0-9]+)?\.?")
+_NUMBER = re.compile(
+    r"(?P<sign>[-+−]?)\$?(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<decimals>\.[0-9]+)?"
+    r"(?: (?P<unit>[A-Za-z]{2,}(?: [A-Za-z]+)*))?\.?"
+)
 
 
-def _number(answer: str) -> Fraction | int | None:
-    """The exact value of a plain decimal number, thousands commas allowed: nearly all answers are one."""
-    match = _NUMBER.fullmatch(answer)
-    if match is None or len(answer) > LONGEST_ANSWER:
+def _number(answer: str, *, counts: bool = False) -> Fraction | int | None:
+    """The exact value of a plain decimal number, thousands commas allowed: nearly all answers are one.
+
+    Args:
+        answer: what may be one.
+        counts: whether words that only say what it counts may follow.
+    """
+    match = _NUMBER.fullmatch(answer) if len(answer) <= LONGEST_ANSWER else None
+    if match is None or (match["unit"] and not counts):
         return None
     digits = match["digits"].replace(",", "")
+    if match["unit"] and ("$" in answer or not is_mere_unit(match["unit"], digits == "1")):
+        return None
     value = Fraction(digits + match["decimals"]) if match["decimals"] else int(digits)
     return -value if match["sign"] in ("-", "−") else value
 
@@ -173,7 +183,7 @@ class Grader:
         if answer in expected:
             return Grade(True, True, "equal")
         if len(expected) == 1:
-            value, right = _number(answer), _number(expected[0])
+            value, right = _number(answer, counts=True), _number(expected[0])
             if value is not None and right is not None:
                 return Grade(value == right, True, "equal" if value == right else "different")
         return answer, expected

@@ -192,7 +192,7 @@ def _from_latex(text: str) -> str:
     for mark, end in (("\\(", "\\)"), ("\\[", "\\]")):
         if text.strip().startswith(mark) and text.strip().endswith(end):
             text = text.strip()[2:-2]
-    text = re.sub(r"(?<=[0-9A-Za-z})])~", " ", text)
+    text = re.sub(r"(?<!^)~", " ", text)
     text = text.replace("\\left.", "").replace("\\right.", "")
     text = _GROUPED.sub("", text)
     text = _REPEATING.sub(lambda found: f"{found[1]}({found[2] or found[3]})", text)
@@ -218,7 +218,7 @@ def _unwrapped(text: str) -> str:
         text = _APOSTROPHES.sub("", text)
     if "**" in text:
         text = _BOLD.sub(r"\1", text).strip()
-    for mark in ("`", '"', "$$", "$"):
+    for mark in ("`", '"', "'", "__", "_", "*", "$$", "$"):
         inside = text[len(mark) : -len(mark)]
         if inside.strip() and text.startswith(mark) and text.endswith(mark) and mark not in inside:
             text = inside.strip()

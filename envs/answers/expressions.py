@@ -161,7 +161,7 @@ _SHORT_WORDS = DOUBTFUL | frozenset(
         """
         one two six ten all any new odd day yes man men boy red fun sum lot her him his our out who how why let end
         ago far few get got job key log low old own pay per put ran run saw say see set sit ten too try use way yet so
-        go up on by at if as my me us hi ok oh vs ft mi cm mm km kg mg lb oz hr min sec
+        go up on by at if as my me us hi ok oh vs ft mi cm mm km kg lb oz hr hrs yr yrs mph rpm deg min sec
         """
     )
 )

@@ -70,7 +70,7 @@ def _inside_braces(text: str, start: int) -> Extracted:
 
 
 def _present(text: str) -> Extracted:
-    text = text.strip()
+    text = text.strip().rstrip("✓✔✅🎉").rstrip()
     while text.endswith((">", "]")) and (end := _ENDS.search(text, max(len(text) - 60, 0))):
         text = text[: end.start()].rstrip()
     return Extracted(text, "") if text else Extracted(None, "empty")

@@ -29,7 +29,7 @@ from envs.answers.expressions import (
     read_decimal,
     tokens,
 )
-from envs.answers.units import CURRENCIES, Unit, read_unit
+from envs.answers.units import CURRENCIES, PERCENT, Unit, read_unit
 from envs.answers.words import DOUBTFUL, PARTS, SCALES, number_in_words
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Reals",
     "Series",
     "Text",
+    "is_mere_unit",
     "read",
 ]
 
@@ -151,7 +152,7 @@ class Text:
 Reading = Quantity | Named | Chain | Equation | Inequality | Reals | Series | Matrix | Based | Text
 
 _LABEL = re.compile(
-    r"(?:so |thus |hence |therefore |and )?,?\s*(?:the |my |our )?(?:final |correct |right |exact )?"
+    r"(?:so|thus|hence|therefore|and)?,?\s*(?:the |my |our )?(?:final |correct |right |exact )?"
     r"(?:answer|ans|result|solution|total|sum|value|amount|(?:total )?(?:cost|price))"
     r"(?: is(?=[ :])|\s*:|\s*=)\s*:?\s*",
     re.IGNORECASE,
@@ -187,6 +188,7 @@ def read(answer: str) -> Reading:
     if label and label.end() < len(text):
         text = plain(text[label.end() :])
     text = text.removeprefix("=").strip() if text.startswith("= ") else text
+    text = re.sub(r"(?<=[0-9a-z}]) is (?:the|my|our) (?:final |correct |right )?answer$", "", text)
     text = re.sub(r"(?<=^[A-Za-z]) in (?=[\[(])", r" \\in ", text)
     try:
         if _depth(text) > DEEPEST:
@@ -399,7 +401,7 @@ def _several(text: str) -> Reading | None:
         names = {item.name for item in items if isinstance(item, Named) and isinstance(item.value, Reals)}
         if len(names) == 1 and all(isinstance(item, Named) and isinstance(item.value, Reals) for item in items):
             return Named(names.pop(), _combined(text, [_as_reals(item) for item in items]))
-        return Series("bare", items)
+        return _one_name(items)
     brackets = _bracketed(text)
     if brackets is not None:
         opening, inside, closing = brackets
@@ -423,6 +425,20 @@ def _several(text: str) -> Reading | None:
             return Text(":".join(ratio), "words")
         return Series("ratio", tuple(_expression(part) for part in ratio))
     return None
+
+
+def _one_name(items: tuple[Reading, ...]) -> Reading:
+    """Several answers; where they are all of one letter, as in `x = 1, x = 2` and `x = 1, 2`, under its name."""
+    first = items[0]
+    if isinstance(first, Named) and isinstance(first.value, Quantity):
+        values = [first.value]
+        for item in items[1:]:
+            value = item.value if isinstance(item, Named) and item.name == first.name else item
+            if isinstance(value, Quantity):
+                values.append(value)
+        if len(values) == len(items):
+            return Named(first.name, Series("bare", tuple(values)))
+    return Series("bare", items)
 
 
 def _combined(text: str, parts: list[Reals]) -> Reals:
@@ -711,10 +727,11 @@ def _quantity(text: str) -> Quantity | Text:
         tree = parse_expression(text)
     except Unreadable as error:
         return _measured(text, error)
-    # A known unit after a space is a unit: 5 m, 3 in. Without the space 5m is a product.
+    # A known unit after a space is a unit: 5 m, 3 in. Without the space 5m is a product, but 5m/s is a speed.
     if has_symbols(tree) and re.match(r"[+-]?\s*(?:[0-9]|\\frac|\.)", text):
-        start = next((place for place in _starts(text) if text[place - 1 : place] in (" ", ")", "}")), None)
-        if start is not None:
+        starts = [place for place in _starts(text) if text[place - 1] in " )}"]
+        speeds = [place for place in _starts(text)[:1] if re.fullmatch(r"[A-Za-z]+/[A-Za-z]+(?:\^.*)?", text[place:])]
+        for start in (starts or speeds)[:1]:
             try:
                 number = _constant(text[:start].strip())
             except Unreadable:
@@ -777,6 +794,18 @@ def _with_unit(number: Quantity, phrase: str) -> Quantity:
     if unit is None:
         raise Unreadable(ambiguous=True)
     return dataclasses.replace(number, unit=unit) if unit.factors else number
+
+
+@lru_cache(maxsize=4096)
+def is_mere_unit(phrase: str, singular: bool) -> bool:
+    """Whether words after a plain number say what it counts and nothing else, so that the number alone decides.
+
+    >>> [is_mere_unit(words, False) for words in ("dollars", "red apples", "thousand", "pairs", "percent", "less")]
+    [True, True, False, False, False, False]
+    """
+    first = phrase.partition(" ")[0].lower()
+    unit = None if first in SCALES or first in PARTS else read_unit(phrase, 1 if singular else 2)
+    return unit is not None and not unit.multiplies and unit.factors != PERCENT
 
 
 def _money(sign: str, country: str, currency: str, second_sign: str, rest: str) -> Quantity:

@@ -79,7 +79,7 @@ def check_reference(reference: str) -> None:
         if not answer.isprintable() or "\ufffd" in answer:
             raise ConfigError(f"the answer {answer!r:.80} has characters that cannot be printed; expected plain text")
         reading = read(answer)
-        if plain(answer).lower() in ("nan", "none", "null", "n/a", "undefined value"):
+        if answer == "None" or plain(answer).lower() in ("nan", "null", "n/a", "<na>"):
             raise ConfigError(f"the answer is {answer!r}; expected a value, or no such row")
         if isinstance(reading, Chain) and len({member.exact for member in reading.members}) > 1:
             raise ConfigError(f"the answer {answer!r:.80} says that different numbers are equal; give one of them")
