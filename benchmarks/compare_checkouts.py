@@ -155,9 +155,27 @@ def audit(folder: Path, seeds: int | None) -> Digests:
     yield from sections(folder / "run" / "audit.json")
 
 
+RUNS: dict[str, dict[str, Any]] = {
+    "micro-batches": {"objective": "erc(base=dapo)"},
+    "the whole batch": {"objective": "bapo", "overlong_cache": 4},
+    "a memory of prompts": {"objective": "dcpo", "dynamic_sampling": 3},
+    "routing replay": {"objective": "gspo", "model": "qwen3-moe-0.1m", "routing_replay": True},
+    "an adapter": {"objective": "reference_kl(base=grpo)", "lora": {"r": 2}},
+}
+
+
 @part
 def finetune(folder: Path, seeds: int | None) -> Digests:
-    """A fine-tuning run, and the same run continued after its first checkpoint."""
+    """Fine-tuning runs, and each of them continued after its second checkpoint."""
+    for number, (label, changes) in enumerate(RUNS.items()):
+        where = folder / str(number)
+        where.mkdir()
+        for name, digest in finetuned(where, changes):
+            yield f"{label}: {name}", digest
+
+
+def finetuned(folder: Path, changes: dict[str, Any]) -> Digests:
+    """What a run writes, whole and continued."""
     import yaml
 
     from testbed.finetune import run_finetune
@@ -166,27 +184,29 @@ def finetune(folder: Path, seeds: int | None) -> Digests:
         "model": "qwen2-0.1m",
         "train": {"source": "arithmetic(level=1,count=16)"},
         "test": {"source": "arithmetic(level=1,count=4)", "split": "test"},
-        "objective": "dcpo",
+        "warm_start": {"target": 0.02, "ceiling": 0.9, "check_every": 10, "learning_rate": 0.003},
         "trainer": {
             "max_steps": 4,
             "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
             "num_generations": 4,
             "num_iterations": 2,
-            "max_completion_length": 4,
+            "max_completion_length": 8,
             "learning_rate": 0.01,
             "save_steps": 1,
             "save_total_limit": 9,
         },
         "evaluation": {"samples": 2},
+        "device": "cpu",
+        **changes,
     }
     plan, whole, resumed = folder / "plan.yaml", folder / "whole", folder / "resumed"
     plan.write_text(yaml.safe_dump(settings), encoding="utf-8")
     run_finetune(plan, out=whole)
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "model")
-    for path in (resumed / "checkpoints").glob("checkpoint-*"):
-        if not path.name.endswith("-1"):
-            shutil.rmtree(path)
+    for step in (3, 4):
+        shutil.rmtree(resumed / "checkpoints" / f"checkpoint-{step}")
     before = json.loads((resumed / "evaluation.json").read_text(encoding="utf-8"))["before"]
     (resumed / "evaluation.json").write_text(json.dumps({"before": before}), encoding="utf-8")
     run_finetune(plan, out=resumed, resume=True)

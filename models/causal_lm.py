@@ -168,18 +168,31 @@ def _configuration(name: str, size: dict[str, Any], tokenizer: Any) -> Any:
     if unknown:
         known = [key for key in [*SIZES[name], "initializer_range", "max_position_embeddings"] if key != "model_type"]
         raise UnknownNameError(f"field of {name}", unknown[0], known)
-    settings = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": True,
-        # Transformers' 0.02 is meant for a thousand dimensions; at the same scale narrow models hardly learn.
-        "initializer_range": 0.6 / math.sqrt(size["hidden_size"]),
-        **{key: value for key, value in size.items() if key != "model_type"},
-    }
-    return family(**settings)
+    with _building(name):
+        settings = {
+            "vocab_size": len(tokenizer),
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": True,
+            # Transformers' 0.02 is meant for a thousand dimensions; at the same scale narrow models hardly learn.
+            "initializer_range": 0.6 / math.sqrt(size["hidden_size"]),
+            **{key: value for key, value in size.items() if key != "model_type"},
+        }
+        return family(**settings)
+
+
+@contextlib.contextmanager
+def _building(name: str) -> Iterator[None]:
+    """Turn whatever transformers raises over values that give no model into one sentence."""
+    try:
+        yield
+    except TestbedError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"cannot build {name} with these values: {said}. Change the fields of the model") from error
 
 
 def _build(configuration: Any, tokenizer: Any, seed: int, dtype: torch.dtype) -> CausalLM:
@@ -190,7 +203,7 @@ def _build(configuration: Any, tokenizer: Any, seed: int, dtype: torch.dtype) ->
             f"the configuration has vocab_size {configuration.vocab_size}, its tokenizer {len(tokenizer)} tokens; "
             "raise vocab_size"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _building(type(configuration).__name__):
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(configuration)
     if dtype == torch.float64:
@@ -279,8 +292,10 @@ def train_tokenizer(corpus: str, vocabulary: int = 1024) -> str:
 def _source(kind: str, name: str, known: list[str]) -> str:
     """A folder or something shaped like a hub name; anything else cannot be meant."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
+    with contextlib.suppress(OSError):
+        # A name may be too long to be one of a folder.
+        if path.is_dir():
+            return str(path)
     if name.startswith((".", "/", "~")):
         raise ConfigError(f"there is no folder {name!r}; expected that of a saved {kind}, or one of {', '.join(known)}")
     if name.count("/") > 1 or "/" not in name:

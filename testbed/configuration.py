@@ -256,7 +256,8 @@ def read_settings(kind: type[Settings], content: Any, where: str) -> Settings:
 
 
 def _value(expected: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    union = typing.get_origin(expected) in (typing.Union, types.UnionType)
+    options = typing.get_args(expected) if union else (expected,)
     if value is None and type(None) in options:
         return None
     for option in options:
@@ -297,14 +298,20 @@ def build_settings(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
         ConfigError: an unknown key, or whatever the constructor raised.
     """
     check_keys(kind, settings, where)
-    numbers = {item.name for item in dataclasses.fields(kind) if item.type in ("float", float, "float | None")}
+    hints = typing.get_type_hints(kind)
+    values = {key: _foreign_value(hints[key], value, f"{where}.{key}") for key, value in settings.items()}
     try:
-        return kind(
-            **{
-                key: float(value) if key in numbers and isinstance(value, str) else value
-                for key, value in settings.items()
-            }
-        )
+        return kind(**values)
     except Exception as error:
         # Constructors that check nothing fail somewhere inside, with any class of exception.
         raise ConfigError(f"{where}: {_sentence(str(error)) or type(error).__name__}") from error
+
+
+_PLAIN = {int, float, bool, str, list, dict, type(None)}
+
+
+def _foreign_value(expected: Any, value: Any, where: str) -> Any:
+    """A value checked against its annotation, where that names kinds of plain data only."""
+    union = typing.get_origin(expected) in (typing.Union, types.UnionType)
+    options = {typing.get_origin(option) or option for option in (typing.get_args(expected) if union else (expected,))}
+    return _value(typing.Union[tuple(options)], value, where) if options <= _PLAIN else value  # noqa: UP007

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from testbed.configuration import build_settings, check_keys, parse_yaml, read_settings, read_yaml
+from testbed.configuration import build_settings, check_keys, parse_yaml, read_settings, read_yaml, shown
 from testbed.diagnostics import GLOSSARY
+from testbed.engines.folders import flaw, storing, write_whole
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective
+from testbed.simulation.storage import write_atomically
 
 if TYPE_CHECKING:
     from envs.grading import Grader
@@ -58,7 +60,8 @@ START_FOLDER, CHECKPOINT_FOLDER, MODEL_FOLDER = "start", "checkpoints", "model"
 
 # TRL's and the trainer's names for what has a name here; several of TRL's numbers are logged twice otherwise.
 _RENAMED = {"grad_norm": "gradient/norm"}
-_DUPLICATES = {info.trl for info in GLOSSARY.values() if info.trl} | {"rewards/reward/mean", "rewards/reward/std"}
+_DUPLICATES = {info.trl for info in GLOSSARY.values() if info.trl} - set(_RENAMED)
+_DUPLICATES |= {"rewards/reward/mean", "rewards/reward/std"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ class FinetuneSettings:
                 f"trainer sets {' and '.join(reserved)}; seed and device have their own fields, the folder is --out"
             )
         if self.device not in (None, "cpu", "cuda"):
-            raise ConfigError(f"device is {self.device!r}; expected cpu or cuda, or leave it out")
+            raise ConfigError(f"device is {shown(self.device)}; expected cpu or cuda, or leave it out")
         if "max_steps" not in self.trainer:
             # It may be there with a typing error, which only TRL's own names tell from another setting.
             with contextlib.suppress(ImportError):
@@ -179,7 +182,7 @@ class FinetuneSettings:
             )
         steps = self.trainer["max_steps"]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ConfigError(f"trainer.max_steps is {steps!r}; expected a whole number of at least 1")
+            raise ConfigError(f"trainer.max_steps is {shown(steps)}; expected a whole number of at least 1")
         if self.evaluation.samples < 1 or not self.evaluation.temperature > 0:
             raise ConfigError(
                 f"evaluation has samples={self.evaluation.samples} and temperature={self.evaluation.temperature}; "
@@ -277,16 +280,20 @@ def run_finetune(
     processes = PartialState(cpu=_on_cpu(settings))
     _trainer_arguments(settings, folder)
     say = report if report is not None and processes.is_main_process else _silent
+    fresh = not resume and processes.is_main_process
     with processes.main_process_first():
         # The others find what the first one has just written.
-        _open_folder(folder, settings, resume or not processes.is_main_process)
-        if start is not None and processes.is_main_process and not resume:
-            _take_over(Path(start), folder, settings)
+        _open_folder(folder, settings, resume=not fresh)
     started = time.perf_counter()
     run = _Run(settings, folder, say, processes)
-    with _without_chatter():
-        run.start()
-        run.train(resume)
+    with _without_chatter(), contextlib.closing(run.grader):
+        with _forgotten_unless_usable(folder) if fresh else contextlib.nullcontext():
+            if fresh and start is not None:
+                _take_over(Path(start), folder, settings)
+            processes.wait_for_everyone()
+            run.start()
+            run.prepare(resume)
+        run.train()
         run.finish(time.perf_counter() - started)
     evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     return FinetuneResult(folder, evaluation, read_log(folder / LOG_FILE), bool(processes.is_main_process))
@@ -305,11 +312,12 @@ def prepare_start(settings: FinetuneSettings, folder: str | Path) -> None:
     from accelerate import PartialState
 
     folder = Path(folder)
-    _open_folder(folder, settings, resume=(folder / CONFIGURATION_FILE).is_file())
+    known = (folder / CONFIGURATION_FILE).is_file()
+    _open_folder(folder, settings, resume=known)
     run = _Run(settings, folder, _silent, PartialState(cpu=_on_cpu(settings)))
-    with _without_chatter():
+    unusable = contextlib.nullcontext() if known else _forgotten_unless_usable(folder)
+    with _without_chatter(), contextlib.closing(run.grader), unusable:
         run.start()
-    run.grader.close()
 
 
 def finished_run(settings: FinetuneSettings, folder: str | Path) -> FinetuneResult | None:
@@ -328,8 +336,9 @@ def finished_run(settings: FinetuneSettings, folder: str | Path) -> FinetuneResu
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """The rows of a log.jsonl; a last one that was being written when the process ended is left out."""
+    *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines]
 
 
 @contextlib.contextmanager
@@ -347,6 +356,20 @@ def _without_chatter() -> Iterator[None]:
         bars.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def _forgotten_unless_usable(folder: Path) -> Iterator[None]:
+    """Take a new run's folder away again if the run can never work, so that it does not refuse the next start.
+
+    That is when its model could not be made, or its settings are refused.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError) or flaw(folder / START_FOLDER) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 class _Run:
     """One run in one folder: its model, its problems, its grader."""
 
@@ -355,7 +378,8 @@ class _Run:
 
         self.settings, self.folder, self.say, self.processes = settings, folder, say, processes
         self.grader: Grader = Grader()
-        self.length = int(settings.trainer.get("max_completion_length", 256))
+        self.length: int = _trainer_arguments(settings, folder).max_completion_length
+        self.steps: int = settings.trainer["max_steps"]
         self.training_seconds = 0.0
 
     def start(self) -> None:
@@ -364,7 +388,10 @@ class _Run:
 
         start = self.folder / START_FOLDER
         with self.processes.main_process_first():
-            if (start / "config.json").exists():
+            problem = flaw(start)
+            if start.exists() and problem is not None:
+                self.say(f"{START_FOLDER} is made again: {problem}")
+            if problem is None:
                 self.model, self.tokenizer = load_causal_lm(str(start), dtype=self.settings.dtype)
             else:
                 self.model, self.tokenizer = load_causal_lm(
@@ -377,13 +404,16 @@ class _Run:
                 if self.settings.warm_start is not None:
                     self._warm_start(self.settings.warm_start)
                 if self.processes.is_main_process:
-                    self.model.save_pretrained(start)
-                    self.tokenizer.save_pretrained(start)
+                    write_whole(start, self._save)
             self.tasks = self._tasks()
         self.model.to(self.processes.device)
         if self.processes.is_main_process and "before" not in self._evaluations():
             self._evaluate("before")
         self.processes.wait_for_everyone()
+
+    def _save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def _tasks(self) -> dict[str, MathTask]:
         from envs.math_tasks import load_task
@@ -420,21 +450,32 @@ class _Run:
         )
         self.say(f"warm start: {done.success:.1%} right after {done.steps} steps, {done.seconds:.0f} s")
 
-    def train(self, resume: bool) -> None:
-        """Reinforcement learning, from the beginning or from the last checkpoint."""
+    def prepare(self, resume: bool) -> None:
+        """A trainer that stands at the beginning, or at the newest checkpoint that is whole."""
+        from testbed.engines.trl.checkpoint import newest_whole, number_of
+
+        self.checkpoint = newest_whole(self.folder / CHECKPOINT_FOLDER, self.say) if resume else None
+        self.done = number_of(self.checkpoint) if self.checkpoint else 0
+        if self.processes.is_main_process:
+            _keep_rows(self.folder / LOG_FILE, self.done)
+        if resume:
+            self.say(f"resuming after step {self.done} of {self.steps}")
+        self.trainer = self._trainer() if self.done < self.steps else None
+
+    def train(self) -> None:
+        """Reinforcement learning, unless it was finished before."""
+        if self.trainer is None:
+            self._load(str(self.checkpoint))
+            return
+        self._disclose(self.trainer)
+        began = time.perf_counter()
+        self.trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
+        self.training_seconds = time.perf_counter() - began
+        self.model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def _trainer(self) -> Any:
         from testbed.engines.trl import ObjectiveTrainer
 
-        checkpoints = self.folder / CHECKPOINT_FOLDER
-        checkpoint = _last_checkpoint(checkpoints) if resume else None
-        first = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        steps = self.settings.trainer["max_steps"]
-        if self.processes.is_main_process:
-            _keep_rows(self.folder / LOG_FILE, first)
-        if first >= steps:
-            self._load(str(checkpoint))
-            return
-        if checkpoint:
-            self.say(f"resuming after step {first} of {steps}")
         peft = None
         if self.settings.lora is not None:
             from peft import LoraConfig
@@ -454,11 +495,7 @@ class _Run:
             peft_config=peft,
         )
         _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)
-        self._disclose(trainer)
-        began = time.perf_counter()
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        self.training_seconds = time.perf_counter() - began
-        self.model = trainer.accelerator.unwrap_model(trainer.model)
+        return trainer
 
     def _load(self, checkpoint: str) -> None:
         if self.settings.lora is not None:
@@ -476,11 +513,9 @@ class _Run:
     def finish(self, seconds: float) -> None:
         """Save the model and evaluate it once more."""
         if self.processes.is_main_process:
-            self.model.save_pretrained(self.folder / MODEL_FOLDER)
-            self.tokenizer.save_pretrained(self.folder / MODEL_FOLDER)
+            write_whole(self.folder / MODEL_FOLDER, self._save)
             self._evaluate("after", seconds)
         self.processes.wait_for_everyone()
-        self.grader.close()
 
     def _evaluations(self) -> dict[str, Any]:
         path = self.folder / EVALUATION_FILE
@@ -507,7 +542,7 @@ class _Run:
             known["difference"] = difference._asdict()
             known["facts"] = self._facts(seconds)
         text = json.dumps(_jsonable(known), indent=1, allow_nan=False) + "\n"
-        (self.folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+        write_atomically(self.folder / EVALUATION_FILE, text.encode())
         self._write_samples(phase, measured)
         self.say(f"{phase}: avg@{measured.k} {_percent(measured.average._asdict())}")
 
@@ -527,7 +562,7 @@ class _Run:
         path = self.folder / SAMPLES_FILE
         rows = [row for row in read_log(path) if row["phase"] != phase]
         rows += [{"phase": phase, **sample._asdict()} for sample in measured.samples[: self.settings.evaluation.shown]]
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        _write_rows(path, rows)
 
 
 def _trainer_settings(settings: FinetuneSettings, checkpoints: Path) -> dict[str, Any]:
@@ -581,7 +616,7 @@ def _follow(trainer: Any, log: Path, say: Callable[[str], None] | None) -> None:
             # What the trackers were given leaves out metrics without data.
             latest = state.log_history[-1]
             if state.is_world_process_zero and "loss" in latest:
-                with log.open("a", encoding="utf-8") as file:
+                with storing(log), log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(log_row(state.global_step, latest), allow_nan=False) + "\n")
 
     trainer.remove_callback(PrinterCallback)
@@ -600,13 +635,11 @@ def log_row(step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keep_rows(path: Path, last: int) -> None:
-    rows = [row for row in read_log(path) if row["step"] <= last]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _write_rows(path, [row for row in read_log(path) if row["step"] <= last])
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None:
@@ -625,10 +658,15 @@ def _open_folder(folder: Path, settings: FinetuneSettings, resume: bool) -> None
                 "or start a new run in another folder"
             )
         return
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+    if folder.exists() and (folder.is_file() or any(not _is_temporary(path) for path in folder.iterdir())):
         raise RunExistsError(f"{folder} already holds something; nothing was written. Use --resume, or another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether it was left by a process that was killed while it wrote its first file."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _described(settings: FinetuneSettings) -> dict[str, Any]:
@@ -649,7 +687,7 @@ _BEFORE_TRAINING = ("model", "tokenizer", "dtype", "train", "test", "warm_start"
 def _take_over(start: Path, folder: Path, settings: FinetuneSettings) -> None:
     """Copy the start, the first evaluation and its samples of another folder."""
     path = start / CONFIGURATION_FILE
-    if not path.is_file() or not (start / EVALUATION_FILE).is_file():
+    if not path.is_file() or not (start / EVALUATION_FILE).is_file() or flaw(start / START_FOLDER) is not None:
         raise ConfigError(f"{start} holds no finished start; expected a folder that prepare_start has written")
     saved, described = _described(_saved(path)), _described(settings)
     changed = [key for key in _BEFORE_TRAINING if saved[key] != described[key]]
@@ -658,7 +696,9 @@ def _take_over(start: Path, folder: Path, settings: FinetuneSettings) -> None:
         changed.append(length)
     if changed:
         raise ConfigError(f"{start} was prepared with another {', '.join(changed)}; prepare one with these settings")
-    shutil.copytree(start / START_FOLDER, folder / START_FOLDER)
+    write_whole(
+        folder / START_FOLDER, lambda partial: shutil.copytree(start / START_FOLDER, partial, dirs_exist_ok=True)
+    )
     for name in (EVALUATION_FILE, SAMPLES_FILE):
         shutil.copy(start / name, folder / name)
 

@@ -189,7 +189,8 @@ def test_another_librarys_dataclass_is_built() -> None:
     ("settings", "message"),
     [
         ({"rat": 1}, "f has the unknown key 'rat', which Foreign does not know; did you mean 'rate'"),
-        ({"rate": "fast"}, "f: could not convert string to float"),
+        ({"rate": "fast"}, r"f\.rate is 'fast'; expected float or int"),
+        ({"rate": None}, r"f\.rate is None; expected float or int"),
         ({"places": 3}, "f: 'int' object has no attribute 'strip'"),
     ],
 )

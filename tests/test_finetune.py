@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from models.causal_lm import load_causal_lm
 from testbed import finetune
 from testbed.configuration import build_settings
 from testbed.engines import trl as engine
-from testbed.errors import ConfigError, RunExistsError, UnknownNameError
+from testbed.errors import ConfigError, RunExistsError, TestbedError, UnknownNameError
 from testbed.finetune import (
     FinetuneSettings,
     configuration_names,
@@ -228,6 +230,138 @@ def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) 
     for phase in ("before", "after"):
         assert result.evaluation[phase] == evaluation[phase]
     assert result.evaluation["difference"] == evaluation["difference"]
+
+
+# -- killed while it saved -------------------------------------------------------------------------------------------
+
+
+def cut_short(whole: Path, folder: Path, last: int = 3) -> Path:
+    """The run as it is after its last checkpoint, without what comes then."""
+    run = folder / "run"
+    shutil.copytree(whole / "run", run)
+    shutil.rmtree(run / "model")
+    for path in (run / "checkpoints").glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > last:
+            shutil.rmtree(path)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({"before": evaluation["before"]}))
+    return run
+
+
+def assert_goes_on(whole: Path, run: Path, said: str) -> None:
+    """Resumed, it says what it passed over and is the run that was not interrupted."""
+    lines: list[str] = []
+    result = run_finetune(whole / "small.yaml", resume=True, out=run, report=lines.append)
+    assert any(re.search(said, line) for line in lines), lines
+    expected = finetune.read_log(whole / "run" / "log.jsonl")
+    assert [row["loss"] for row in result.log] == [row["loss"] for row in expected]
+    weights = "model/model.safetensors"
+    assert (run / weights).read_bytes() == (whole / "run" / weights).read_bytes()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (Path.unlink, "model.safetensors"),
+        (truncated, "model.safetensors"),
+        (truncated, "optimizer.pt"),
+        (Path.unlink, "trainer_state.json"),
+        (Path.unlink, "0_objective_state.pt"),
+        (Path.unlink, "contents.json"),
+        (truncated, "contents.json"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_passed_over(
+    whole: Path, tmp_path: Path, spoil: Callable[[Path], None], name: str
+) -> None:
+    run = cut_short(whole, tmp_path)
+    spoil(run / "checkpoints" / "checkpoint-3" / name)
+    assert_goes_on(whole, run, rf"checkpoint-3 is passed over: .*{name.replace('.', '[.]')}")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_whole_checkpoint_training_begins_anew(whole: Path, tmp_path: Path) -> None:
+    run = cut_short(whole, tmp_path, last=1)
+    shutil.rmtree(run / "checkpoints" / "checkpoint-1")
+    (run / "checkpoints" / "checkpoint-1").mkdir()
+    assert_goes_on(whole, run, "resuming after step 0 of 4")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("leave", [["config.json"], ["config.json", "contents.json", "model.safetensors"], []])
+def test_an_incomplete_start_is_made_again(whole: Path, tmp_path: Path, leave: list[str]) -> None:
+    run = cut_short(whole, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    for path in (run / "start").iterdir():
+        if path.name not in leave:
+            path.unlink()
+    (run / "evaluation.json").unlink()
+    (run / "start.partial").mkdir()
+    assert_goes_on(whole, run, "start is made again: ")
+    assert not (run / "start.partial").exists()
+
+
+def test_a_row_that_was_being_written_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert finetune.read_log(path) == [{"step": 1}, {"step": 2}]
+    assert finetune.read_log(tmp_path / "none") == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_left_before_the_first_file_refuses_nothing(tmp_path: Path) -> None:
+    needs("trl")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".configuration.yaml.abc.tmp").touch()
+    settings = load_settings(written(tmp_path, trainer=SMALL["trainer"] | {"max_steps": 1}))
+    assert len(run_finetune(settings, out=run).log) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": "there"}, ConfigError, "cannot load the model"),
+        ({"tokenizer": "there"}, ConfigError, "cannot load the tokenizer"),
+        ({"model": "qwen2-0.1m(hidden_size=-64)"}, ConfigError, "cannot build qwen2-0.1m with these values"),
+        ({"train": {"source": "arithmetic(level=1,count=1)"}}, ConfigError, "a rollout takes 2 prompts"),
+        ({"advantage": "group_centred(x=1)"}, ConfigError, "no parameter 'x'"),
+        ({"warm_start": {"max_steps": 1, "check_every": 1}}, TestbedError, "the warm start reached a success of 0"),
+    ],
+)
+def test_a_run_that_cannot_work_leaves_no_folder(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    needs("trl")
+    (tmp_path / "there").mkdir()
+    given = {key: str(tmp_path / "there") if value == "there" else value for key, value in changes.items()}
+    path = written(tmp_path, **given)
+    with pytest.raises(error, match=message):
+        run_finetune(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    result = run_finetune(written(tmp_path, trainer=SMALL["trainer"] | {"max_steps": 1}), out=tmp_path / "run")
+    assert len(result.log) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_mixture_of_experts_goes_on_with_its_experts(tmp_path: Path) -> None:
+    needs("trl")
+    # Transformers saves each expert's weights under a name of their own and computes with all of them in one.
+    path = written(tmp_path, model="qwen3-moe-0.1m", trainer=SMALL["trainer"] | {"max_steps": 2})
+    whole = run_finetune(path, out=tmp_path / "whole")
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run)
+    shutil.rmtree(run / "checkpoints" / "checkpoint-2")
+    resumed = run_finetune(path, resume=True, out=run)
+    assert [row["loss"] for row in resumed.log] == [row["loss"] for row in whole.log]
+    weights = "model/model.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore")

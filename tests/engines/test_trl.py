@@ -29,7 +29,10 @@ from models import causal_lm
 from models.causal_lm import load_causal_lm
 from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
+from testbed.engines import folders
 from testbed.engines.trl import ObjectiveTrainer
+from testbed.engines.trl import step as optimiser_step
+from testbed.engines.trl.prompts import PromptNumbers
 from testbed.errors import BatchError, ConfigError
 
 # Other people's warnings: about missing accelerators, model cards, and their own deprecations.
@@ -90,7 +93,9 @@ def build(
     return GRPOTrainer(**common) if objective is None else ObjectiveTrainer(objective, **common)
 
 
-def train(*arguments: Any, resume: str | None = None, **settings: Any) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
+def train(
+    *arguments: Any, resume: str | bool | None = None, **settings: Any
+) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
     trainer = build(*arguments, **settings)
     trainer.train(resume_from_checkpoint=resume)
     return trainer, [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -319,13 +324,13 @@ def test_trains_an_adapter_and_leaves_the_model_alone(tmp_path: Path) -> None:
 
 def batches_of(trainer: ObjectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list[TokenBatch]:
     seen: list[TokenBatch] = []
-    original = ObjectiveTrainer._token_batch
+    original = optimiser_step.token_batch
 
-    def note(self: ObjectiveTrainer, *arguments: Any, **settings: Any) -> TokenBatch:
-        seen.append(original(self, *arguments, **settings))
+    def note(*arguments: Any, **settings: Any) -> TokenBatch:
+        seen.append(original(*arguments, **settings))
         return seen[-1]
 
-    monkeypatch.setattr(ObjectiveTrainer, "_token_batch", note)
+    monkeypatch.setattr(optimiser_step, "token_batch", note)
     trainer.train()
     return seen
 
@@ -381,7 +386,7 @@ def test_advantages_follow_the_prompt_across_visits(tmp_path: Path) -> None:
     estimator(rewards)
     estimator(rewards + 10)
     expected = estimator.state_dict()  # type: ignore[attr-defined]
-    for name, value in trainer._estimate.state_dict().items():
+    for name, value in trainer.sampling.estimate.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=0)  # float32
     # Visit 2: the blend is not centred, as all rewards are above what was seen before.
     assert column(log, "advantage/mean")[1] != pytest.approx(0, abs=1e-3)
@@ -659,8 +664,8 @@ def test_an_empty_response_counts_for_nothing(tmp_path: Path, objective: str) ->
     assert min(column(log, "grad_norm")) > 1e-3
     assert log[0]["completions/empty_fraction"] == 0.25
     # Eight responses a step, two of them empty.
-    assert int(trainer._step_counts["sequence_count"]) == 6
-    assert int(trainer._step_counts["token_count"]) == 18
+    assert int(trainer.optimiser_step.counts["sequence_count"]) == 6
+    assert int(trainer.optimiser_step.counts["token_count"]) == 18
     assert torch.isfinite(weights(trainer)).all()
 
 
@@ -711,7 +716,7 @@ def test_a_resumed_run_continues_with_the_same_numbers(tmp_path: Path, checkpoin
         kept = [entry[name] for entry in expected[checkpoint:] if name in entry]
         assert [entry[name] for entry in later if name in entry] == kept
     assert torch.equal(weights(whole), weights(resumed))
-    state, other = whole._estimate.state_dict(), resumed._estimate.state_dict()
+    state, other = whole.sampling.estimate.state_dict(), resumed.sampling.estimate.state_dict()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
@@ -729,18 +734,49 @@ def test_rejects_a_checkpoint_of_another_trainer(tmp_path: Path) -> None:
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
+def test_a_checkpoint_has_to_be_whole(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "num_iterations": 1}
+    train("dapo", tmp_path, max_steps=3, save_total_limit=2, **settings)
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    (tmp_path / "checkpoint-3" / "optimizer.pt").unlink()
+    with pytest.raises(ConfigError, match=r"cannot resume from .*checkpoint-3: optimizer\.pt is missing"):
+        build("dapo", tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    # With a limit of one, the older one goes only when the new one is whole.
+    trainer, _ = train("dapo", tmp_path, resume=True, max_steps=3, save_total_limit=1, **settings)
+    assert trainer.state.global_step == 3
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3"}
+
+
+def test_the_older_checkpoint_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def note(folder: Path) -> None:
+        seen.append({path.name for path in tmp_path.glob("checkpoint-*")})
+        folders.seal(folder)
+
+    monkeypatch.setattr("testbed.engines.trl.trainer.seal", note)
+    train("dapo", tmp_path, max_steps=3, save_total_limit=1, save_strategy="steps", save_steps=1)
+    assert seen == [{"checkpoint-1"}, {"checkpoint-1", "checkpoint-2"}, {"checkpoint-2", "checkpoint-3"}]
+
+
+def test_rejects_resuming_without_a_checkpoint(tmp_path: Path) -> None:
+    trainer = build("dapo", tmp_path)
+    with pytest.raises(ConfigError, match="has no checkpoint that is whole; start without resuming"):
+        trainer.train(resume_from_checkpoint=True)
+
+
 def test_a_checkpoint_names_its_objective(tmp_path: Path) -> None:
     train("erc(base=gppo)", tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
     label = json.loads((tmp_path / "checkpoint-1" / "objective.json").read_text())
     assert label == {"objective": "erc(base=gppo)", "advantage": "group_standardised"}
 
 
-def test_a_memory_of_prompts_survives_another_order_of_the_data(tmp_path: Path) -> None:
+def test_a_memory_of_prompts_survives_another_order_of_the_data() -> None:
     names = {"prompt": ["1+1=", "2+2=", "3+3="], "prompt_id": ["a", "b", "c"]}
-    trainer = build("dcpo", tmp_path, data=Dataset.from_dict(names))
+    numbers = PromptNumbers(Dataset.from_dict(names), needed=True)
     state = {"visits": torch.tensor([5.0, 7.0])}
     # Saved when the data set was c, a and a fourth prompt that is gone; the fourth had not been seen.
-    assert trainer._renumbered(["c", "a", "gone"], state)["visits"].tolist() == [7.0, 0.0, 5.0]
+    assert numbers.renumbered(["c", "a", "gone"], state)["visits"].tolist() == [7.0, 0.0, 5.0]
 
 
 # -- contradictions --------------------------------------------------------------------------------------------------

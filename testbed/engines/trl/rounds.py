@@ -1,0 +1,228 @@
+"""Sampling: rounds of responses until their groups are informative, and the advantages of what was kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from testbed.engines.trl.metrics import Recorder
+from testbed.engines.trl.prompts import PromptNumbers
+from testbed.errors import ConfigError
+from testbed.sampling import collect_groups, informative_groups
+
+__all__ = ["Responses", "Sampling"]
+
+Responses = dict[str, Any]
+"""A batch of responses as TRL passes it on, with `rewards` and `prompt_number` beside its own columns."""
+
+_LEFT_PADDED = ("prompt_ids", "prompt_mask")
+_RIGHT_PADDED = (
+    "completion_ids",
+    "completion_mask",
+    "old_entropies",
+    "old_per_token_logps",
+    "ref_per_token_logps",
+    "sampling_per_token_logps",
+    "tool_mask",
+)
+_PER_RESPONSE = ("advantages", "prompt_number", "rewards")
+# Both are TRL's own denominators and weights, which the objective replaces.
+_UNUSED = ("importance_sampling_ratio", "num_items_in_batch")
+_OF_THE_OLD_POLICY = ("old_entropies", "experts")
+
+
+class _Round:
+    """What is noted while TRL samples one round."""
+
+    def __init__(self) -> None:
+        self.noted: dict[str, Tensor] = {}
+        self.scored = False
+
+
+class Sampling:
+    """The rounds of a trainer.
+
+    Args:
+        estimate: the advantage estimator, from rewards `(P, G)` on the CPU to advantages; one with state also takes
+            the numbers of the P prompts.
+        numbers: of the prompts.
+        rounds: most rounds a batch may take until all its groups are informative.
+        group_size: G, responses per prompt.
+        prompts: how many a rollout of all processes takes.
+        seed: of the further prompts.
+        old_entropies: whether the objective reads the entropies of the old policy.
+        pad_token: fills shorter prompts and responses.
+        recording: notes the choice of experts of the forward passes inside it.
+        accelerator: the processes.
+        record: where metrics go.
+    """
+
+    def __init__(
+        self,
+        estimate: Any,
+        numbers: PromptNumbers,
+        *,
+        rounds: int,
+        group_size: int,
+        prompts: int,
+        seed: int,
+        old_entropies: bool,
+        pad_token: int,
+        recording: Callable[[MutableMapping[str, Tensor]], contextlib.AbstractContextManager[None]],
+        accelerator: Any,
+        record: Recorder,
+    ) -> None:
+        self.estimate, self.numbers = estimate, numbers
+        self._rounds, self._group_size, self._prompts, self._seed = rounds, group_size, prompts, seed
+        self._old_entropies, self._recording = old_entropies, recording
+        self._filling = {"prompt_ids": pad_token, "completion_ids": pad_token, "tool_mask": 1}
+        self._accelerator, self._record = accelerator, record
+        self._open: _Round | None = None
+
+    @property
+    def replaces_groups(self) -> bool:
+        """Whether a batch may be of several rounds."""
+        return self._rounds > 1
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the advantages of a prompt depend on what it was rewarded with before."""
+        return hasattr(self.estimate, "state_dict")
+
+    # -- what TRL calls while it samples ---------------------------------------------------------------------------
+
+    def note_rewards(self, per_function: Tensor, weights: Tensor) -> None:
+        """Keep the weighted sum of rewards `(responses of all processes, functions)`; NaN where no function scored."""
+        if self._open is None:
+            return
+        # Products and sums of single-precision numbers are exact in double, whatever the order of the functions.
+        rewards = (per_function.double() * weights.to(per_function.device)).nansum(1).to(per_function.dtype)
+        self._open.noted["rewards"] = rewards.masked_fill(per_function.isnan().all(1), torch.nan)
+
+    def score(self, pass_: Callable[..., Any]) -> Any:
+        """A forward pass over fresh responses; the first is the old policy's, one for the reference may follow."""
+        if self._open is None or self._open.scored:
+            return pass_()
+        self._open.scored = True
+        with self._recording(self._open.noted):
+            results = pass_(compute_entropy=self._old_entropies)
+        if results[1] is not None:
+            self._open.noted["old_entropies"] = results[1]
+        return results
+
+    # -- rounds ----------------------------------------------------------------------------------------------------
+
+    def responses(self, inputs: list[dict[str, Any]], generate: Callable[..., Responses], step: int) -> Responses:
+        """Responses to train on, with advantages.
+
+        Args:
+            inputs: rows of the data set, each prompt once per response.
+            generate: TRL's way from rows to scored responses.
+            step: number of the micro-batch, which decides the further prompts.
+        """
+        output = self._several(inputs, generate, step) if self.replaces_groups else self._one(inputs, generate)
+        output["advantages"] = self._advantages(output["rewards"], output["prompt_number"])
+        return output
+
+    def _one(self, inputs: list[dict[str, Any]], generate: Callable[..., Responses]) -> Responses:
+        """One round: TRL's output without what is TRL's own affair, plus rewards and the numbers of the prompts."""
+        self._open = _Round()
+        try:
+            output, noted = generate(inputs), self._open.noted
+        finally:
+            self._open = None
+        output = {name: value for name, value in output.items() if name not in _UNUSED}
+        output["rewards"] = noted["rewards"][self._here(len(inputs))]
+        output["prompt_number"] = torch.tensor(self.numbers.of(inputs), device=self._accelerator.device)
+        if "old_per_token_logps" in output:
+            output |= {name: noted[name] for name in _OF_THE_OLD_POLICY if name in noted}
+        return output
+
+    def _several(self, inputs: list[dict[str, Any]], generate: Callable[..., Responses], step: int) -> Responses:
+        size, local = self._group_size, len(inputs)
+        rows = inputs
+        seen: set[int] = set()
+        round_number = 0
+        exhausted = False
+
+        def draw() -> tuple[Tensor, list[Responses]]:
+            nonlocal rows, round_number, exhausted
+            output = self._one(rows, generate)
+            seen.update(self._accelerator.gather(output["prompt_number"]).tolist())
+            groups = [
+                {name: value[start : start + size] for name, value in output.items()} for start in range(0, local, size)
+            ]
+            round_number += 1
+            further = self._further(seen, step, round_number)
+            exhausted, rows = not further, further
+            # A group that cannot be scored is as good as one without any difference.
+            rewards = output["rewards"].view(-1, size)
+            return rewards.where(rewards.isfinite().all(1, keepdim=True), 0.0), groups
+
+        def finished(enough: bool) -> bool:
+            lacking = torch.tensor([int(not enough)], device=self._accelerator.device)
+            return not bool(self._accelerator.gather(lacking).any()) or exhausted
+
+        collected = collect_groups(draw, local // size, max_rounds=self._rounds, finished=finished)
+        self._record("group/rounds", collected.rounds)
+        self._record("group/informative_fraction", collected.informative / len(collected.groups))
+        return self._joined(collected.groups)
+
+    def _further(self, seen: set[int], step: int, round_number: int) -> list[dict[str, Any]]:
+        """Rows for this process's next round, each prompt once per response; none if the data set is used up.
+
+        A function of seed, step and round, so that processes agree and a resumed run draws the same.
+        """
+        generator = torch.Generator().manual_seed(hash((self._seed, step, round_number)) % 2**63)
+        chosen = self.numbers.further(seen, self._prompts, generator)
+        mine = chosen[self._here(self._prompts // self._accelerator.num_processes)]
+        return [self.numbers.dataset[row] for row in mine for _ in range(self._group_size)]
+
+    def _advantages(self, rewards: Tensor, prompt_numbers: Tensor) -> Tensor:
+        """The estimator on the rewards of all processes; every process computes the same and takes its part."""
+        groups = self._accelerator.gather(rewards).view(-1, self._group_size)
+        numbers = self._accelerator.gather(prompt_numbers).view(-1, self._group_size)[:, 0]
+        scorable = groups.isfinite().all(1)
+        estimated = torch.zeros_like(groups)
+        if bool(scorable.any()):
+            known, extra = groups[scorable], (numbers[scorable].cpu(),) if self.has_memory else ()
+            estimated[scorable] = self.estimate(known.cpu(), *extra).to(groups)
+            self._record("group/zero_variance_fraction", 1 - informative_groups(known).float().mean())
+            self._record("reward/mean", known.mean())
+        self._record("group/unscorable_fraction", (~scorable).float().mean())
+        return estimated.view(-1)[self._here(len(rewards))]
+
+    def _here(self, count: int) -> slice:
+        """This process's part of what all processes have, `count` each."""
+        return slice(self._accelerator.process_index * count, (self._accelerator.process_index + 1) * count)
+
+    def _joined(self, groups: list[Responses]) -> Responses:
+        """One batch of groups whose prompts and responses were padded to different widths."""
+        joined = {}
+        for name in groups[0]:
+            values = [group[name] for group in groups]
+            if name in _PER_RESPONSE:
+                joined[name] = torch.cat(values)
+            elif name in _LEFT_PADDED or name in _RIGHT_PADDED:
+                joined[name] = _padded_alike(values, name in _LEFT_PADDED, self._filling.get(name, 0))
+            else:
+                raise ConfigError(
+                    f"dynamic sampling cannot put {name} of several rounds into one batch; it works for text. Set "
+                    "dynamic_sampling=1"
+                )
+        return joined
+
+
+def _padded_alike(values: list[Tensor], left: bool, filling: int) -> Tensor:
+    width = max(value.shape[1] for value in values)
+    lacking = [width - value.shape[1] for value in values]
+    return torch.cat(
+        [
+            torch.nn.functional.pad(value, (some, 0) if left else (0, some), value=filling)
+            for value, some in zip(values, lacking, strict=True)
+        ]
+    )
