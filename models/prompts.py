@@ -206,7 +206,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     Raises:
         ConfigError: there is none.
     """
-    found: list[int] = []
+    found: list[Any] = []
     text_configuration = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     for declared in (
         tokenizer.eos_token_id,

@@ -281,13 +281,15 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         Raises:
             ConfigError: there is no such checkpoint.
         """
+        chosen: Path | None = None
         if resume_from_checkpoint is True:
             folder = Path(self.args.output_dir)
-            resume_from_checkpoint = newest_whole(folder, _log.warning)  # type: ignore[assignment]
-            if resume_from_checkpoint is None:
+            chosen = newest_whole(folder, _log.warning)
+            if chosen is None:
                 raise ConfigError(f"{folder} has no checkpoint that is whole; start without resuming")
-        chosen = str(required_whole(Path(resume_from_checkpoint))) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint=chosen, **settings)
+        elif resume_from_checkpoint:
+            chosen = required_whole(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=None if chosen is None else str(chosen), **settings)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         runs = Path(self._get_output_dir(trial=trial))
