@@ -1,7 +1,7 @@
 """Does an engine's loss agree with ours? Its own functions and ours, on the same random batches.
 
-Each engine is a file `conformance_<engine>.py` of this package that registers itself; the engine is imported when its
-table is asked for. A comparison that differs says why, shows the smallest input on which it does, and names the
+Each engine is a file `conformance_<engine>.py` of this package that registers its table; the engine is imported when a
+loss of it is first called. A comparison that differs says why, shows the smallest input on which it does, and names the
 setting on our side that reproduces the engine.
 """
 
@@ -16,6 +16,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 import torch
@@ -27,7 +28,16 @@ from testbed.errors import ConfigError, TestbedWarning
 from testbed.objectives import make_objective, objective_names
 from testbed.registry import Registry, parse_call
 
-__all__ = ["AGREEMENT", "Comparison", "Engine", "conformance_table", "engine_names", "engines", "format_conformance"]
+__all__ = [
+    "AGREEMENT",
+    "Comparison",
+    "Engine",
+    "conformance_table",
+    "deferred",
+    "engine_names",
+    "engines",
+    "format_conformance",
+]
 
 AGREEMENT = 1e-9
 """Largest relative difference that counts as the same mathematics, in float64."""
@@ -62,11 +72,17 @@ class Engine:
     """The versions the comparisons were written against, as a prefix: "1.16"."""
     extra: str
     """The optional dependency of this project that installs it."""
-    comparisons: Callable[[], list[Comparison]]
-    """Imports the engine and lists the comparisons."""
+    comparisons: Sequence[Comparison]
+    """The table; a loss imports the engine when it is first called."""
 
 
 engines: Registry[Engine] = Registry("engine")
+
+
+def deferred(build: Callable[[], EngineLoss]) -> EngineLoss:
+    """The loss that `build` makes, made when it is first called: a table can be read without its engine."""
+    made = cache(build)
+    return lambda batch: made()(batch)
 
 
 def engine_names() -> list[str]:
@@ -106,9 +122,10 @@ def conformance_table(engine: str, seed: int = 0) -> pd.DataFrame:
     engine_names()
     chosen = engines[engine]
     _check_installed(chosen)
-    comparisons = chosen.comparisons()
-    rows = [_row(comparison, seed) for comparison in comparisons]
-    compared = {parse_call(name)[0] for item in comparisons for name in (item.objective, item.reproduced_by) if name}
+    rows = [_row(comparison, seed) for comparison in chosen.comparisons]
+    compared = {
+        parse_call(name)[0] for item in chosen.comparisons for name in (item.objective, item.reproduced_by) if name
+    }
     rows += [_BLANK | {"objective": name, "setting": "absent"} for name in objective_names() if name not in compared]
     return pd.DataFrame(rows).astype({"as_expected": "boolean"})
 

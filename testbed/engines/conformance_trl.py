@@ -6,176 +6,39 @@ import math
 import warnings
 from collections import defaultdict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.engines.conformance import Comparison, Engine, EngineLoss, engines
+from testbed.engines.conformance import Comparison, Engine, EngineLoss, deferred, engines
 
 MAX_LENGTH = 256
 """The maximum completion length that TRL's dr_grpo divides by."""
 
 
-def _comparisons() -> list[Comparison]:
+def _loss(
+    loss_type: str | None = None,
+    *,
+    trainer: Literal["grpo", "gmpo"] = "grpo",
+    sampler_cap: float | None = None,
+    **settings: Any,
+) -> EngineLoss:
+    """The loss of a trainer with a real configuration, and stand-ins for the model and the processes around it."""
+    chosen = settings if loss_type is None else {"loss_type": loss_type, **settings}
+    return deferred(lambda: _trainer_loss(trainer, sampler_cap, chosen))
+
+
+def _trainer_loss(kind: Literal["grpo", "gmpo"], sampler_cap: float | None, settings: dict[str, Any]) -> EngineLoss:
     with warnings.catch_warnings():
-        # GMPO is experimental there, and says so.
+        # Deprecations between TRL and transformers, and that GMPO is experimental, are not the reader's concern.
         warnings.simplefilter("ignore")
         from trl import GRPOConfig
         from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
         from trl.trainer.grpo_trainer import GRPOTrainer
 
-    def grpo(loss_type: str, *, sampler_cap: float | None = None, **settings: Any) -> EngineLoss:
-        return _loss(GRPOTrainer, GRPOConfig, sampler_cap=sampler_cap, loss_type=loss_type, **settings)
-
-    def gmpo(**settings: Any) -> EngineLoss:
-        return _loss(GMPOTrainer, GMPOConfig, **settings)
-
-    tight: dict[str, Any] = {"epsilon": 3e-4, "epsilon_high": 4e-4}
-    float32_tau = float(torch.tensor(1.05, dtype=torch.float32))
-    return [
-        Comparison(objective="grpo", setting="grpo", loss=grpo("grpo")),
-        Comparison(
-            objective="grpo",
-            setting="grpo, one more response that is empty",
-            loss=_with_an_empty_response(grpo("grpo")),
-            because="an empty response counts in the mean over responses (as sequence_count can make it here)",
-        ),
-        Comparison(objective="ppo", setting="bnpo", loss=grpo("bnpo")),
-        Comparison(objective="ppo(dual_clip=3.0)", setting="bnpo, delta=3", loss=grpo("bnpo", delta=3.0)),
-        Comparison(
-            objective="ppo(dual_clip=1.1)",
-            setting="bnpo, delta=1.1",
-            loss=grpo("bnpo", delta=1.1),
-            because="delta below 1 + epsilon_high caps positive tokens too, and negative ones at 1 + epsilon_high",
-            reproduced_by="ppo(dual_clip=1.2,clip_high=0.1)",
-        ),
-        Comparison(
-            objective=f"dr_grpo(max_length={MAX_LENGTH})",
-            setting=f"dr_grpo, max_completion_length={MAX_LENGTH}",
-            loss=grpo("dr_grpo"),
-        ),
-        Comparison(
-            objective="dr_grpo",
-            setting=f"dr_grpo, max_completion_length={MAX_LENGTH}",
-            loss=grpo("dr_grpo"),
-            because="the divisor is the maximum completion length, not the padded width of the batch",
-            reproduced_by=f"dr_grpo(max_length={MAX_LENGTH})",
-        ),
-        Comparison(objective="dapo", setting="dapo, epsilon_high=0.28", loss=grpo("dapo", epsilon_high=0.28)),
-        Comparison(
-            objective="dapo",
-            setting="dapo",
-            loss=grpo("dapo"),
-            because="epsilon_high falls back to epsilon = 0.2",
-            reproduced_by="dapo(clip_high=0.2)",
-        ),
-        Comparison(
-            objective="gspo",
-            setting="grpo, sequence level, epsilons 3e-4 and 4e-4",
-            loss=grpo("grpo", importance_sampling_level="sequence", **tight),
-        ),
-        Comparison(
-            objective="gspo_token",
-            setting="grpo, sequence level, epsilons 3e-4 and 4e-4",
-            loss=grpo("grpo", importance_sampling_level="sequence", **tight),
-        ),
-        Comparison(
-            objective="gspo",
-            setting="dapo (the default), sequence level, epsilons 3e-4 and 4e-4",
-            loss=grpo("dapo", importance_sampling_level="sequence", **tight),
-            because="the default mean is over tokens, so that a long response weighs more",
-            reproduced_by="gspo(reduction=token_mean)",
-        ),
-        Comparison(
-            objective="luspo",
-            setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3",
-            loss=grpo("luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3),
-        ),
-        Comparison(
-            objective="luspo",
-            setting="luspo, epsilons 2e-3 and 2.5e-3",
-            loss=grpo("luspo", epsilon=2e-3, epsilon_high=2.5e-3),
-            because="the importance sampling level defaults to the token, which leaves PPO with another mean",
-            reproduced_by="ppo(clip_low=0.002,clip_high=0.0025,reduction=seq_mean_token_sum)",
-        ),
-        Comparison(
-            objective="cispo(clip_high=4.0)", setting="cispo, epsilon_high=5", loss=grpo("cispo", epsilon_high=5.0)
-        ),
-        Comparison(objective="cispo", setting="cispo, epsilon_high=1.2", loss=grpo("cispo", epsilon_high=1.2)),
-        Comparison(
-            objective="cispo",
-            setting="cispo",
-            loss=grpo("cispo"),
-            because="epsilon_high is an absolute ceiling of the weight and falls back to epsilon = 0.2",
-            reproduced_by="cispo(clip_high=-0.8)",
-        ),
-        Comparison(
-            objective="sapo",
-            setting="sapo",
-            loss=grpo("sapo"),
-            because="the temperatures pass through float32, where 1.05 is 1.0499999523",
-            reproduced_by=f"sapo(tau_neg={float32_tau!r})",
-        ),
-        Comparison(objective="vespo", setting="vespo", loss=grpo("vespo")),
-        Comparison(objective="gmpo", setting="experimental gmpo", loss=gmpo(epsilon=0.4, epsilon_high=0.4)),
-        Comparison(
-            objective="reference_kl",
-            setting="grpo, beta=0.04, use_bias_correction_kl=False",
-            loss=grpo("grpo", beta=0.04, use_bias_correction_kl=False),
-        ),
-        Comparison(
-            objective="reference_kl",
-            setting="grpo, beta=0.04",
-            loss=grpo("grpo", beta=0.04),
-            because="the penalty is multiplied by the ratio by default, which changes its gradient even at ratio 1",
-            reproduced_by="reference_kl(importance_weighted=True)",
-        ),
-        Comparison(
-            objective="entropy_bonus",
-            setting="bnpo, entropy_coef=0.01",
-            loss=grpo("bnpo", entropy_coef=0.01),
-        ),
-        Comparison(
-            objective="entropy_bonus(base=grpo)",
-            setting="grpo, entropy_coef=0.01",
-            loss=grpo("grpo", entropy_coef=0.01),
-            because="the bonus is a mean over tokens whatever the mean of the policy loss",
-            reproduced_by="entropy_bonus(base=grpo,entropy_reduction=token_mean)",
-        ),
-        Comparison(
-            objective=f"entropy_bonus(base=dr_grpo(max_length={MAX_LENGTH}),entropy_reduction=token_mean)",
-            setting=f"dr_grpo, max_completion_length={MAX_LENGTH}, entropy_coef=0.01",
-            loss=grpo("dr_grpo", entropy_coef=0.01),
-        ),
-        Comparison(
-            objective="entropy_bonus(base=luspo,entropy_reduction=token_mean)",
-            setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3, entropy_coef=0.01",
-            loss=grpo(
-                "luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3, entropy_coef=0.01
-            ),
-        ),
-        Comparison(
-            objective="importance_correction(base=grpo)",
-            setting="grpo, token_truncate weights of at most 2",
-            loss=grpo("grpo", sampler_cap=2.0),
-        ),
-        Comparison(
-            objective="importance_correction(base=reference_kl(importance_weighted=True))",
-            setting="grpo, beta=0.04, token_truncate weights of at most 2",
-            loss=grpo("grpo", sampler_cap=2.0, beta=0.04),
-            because="the weights multiply the policy loss alone, not the penalty",
-            reproduced_by="reference_kl(base=importance_correction(base=grpo),importance_weighted=True)",
-        ),
-    ]
-
-
-def _loss(trainer_class: Any, config_class: Any, *, sampler_cap: float | None = None, **settings: Any) -> EngineLoss:
-    """The loss of a trainer with a real configuration, and stand-ins for the model and the processes around it."""
-    with warnings.catch_warnings():
-        # Deprecations between TRL and transformers are not the reader's concern.
-        warnings.simplefilter("ignore")
+        trainer_class, config_class = (GRPOTrainer, GRPOConfig) if kind == "grpo" else (GMPOTrainer, GMPOConfig)
         config = config_class(
             output_dir="unused",
             use_cpu=True,
@@ -259,4 +122,142 @@ def _bare_trainer(trainer_class: Any, config: Any, sampler_cap: float | None) ->
     return trainer
 
 
-engines.register("trl")(Engine(name="trl", tested="1.16", extra="llm", comparisons=_comparisons))
+TIGHT: dict[str, Any] = {"epsilon": 3e-4, "epsilon_high": 4e-4}
+SINGLE_TAU = float(torch.tensor(1.05, dtype=torch.float32))
+COMPARISONS = (
+    Comparison(objective="grpo", setting="grpo", loss=_loss("grpo")),
+    Comparison(
+        objective="grpo",
+        setting="grpo, one more response that is empty",
+        loss=_with_an_empty_response(_loss("grpo")),
+        because="an empty response counts in the mean over responses (as sequence_count can make it here)",
+    ),
+    Comparison(objective="ppo", setting="bnpo", loss=_loss("bnpo")),
+    Comparison(objective="ppo(dual_clip=3.0)", setting="bnpo, delta=3", loss=_loss("bnpo", delta=3.0)),
+    Comparison(
+        objective="ppo(dual_clip=1.1)",
+        setting="bnpo, delta=1.1",
+        loss=_loss("bnpo", delta=1.1),
+        because="delta below 1 + epsilon_high caps positive tokens too, and negative ones at 1 + epsilon_high",
+        reproduced_by="ppo(dual_clip=1.2,clip_high=0.1)",
+    ),
+    Comparison(
+        objective=f"dr_grpo(max_length={MAX_LENGTH})",
+        setting=f"dr_grpo, max_completion_length={MAX_LENGTH}",
+        loss=_loss("dr_grpo"),
+    ),
+    Comparison(
+        objective="dr_grpo",
+        setting=f"dr_grpo, max_completion_length={MAX_LENGTH}",
+        loss=_loss("dr_grpo"),
+        because="the divisor is the maximum completion length, not the padded width of the batch",
+        reproduced_by=f"dr_grpo(max_length={MAX_LENGTH})",
+    ),
+    Comparison(objective="dapo", setting="dapo, epsilon_high=0.28", loss=_loss("dapo", epsilon_high=0.28)),
+    Comparison(
+        objective="dapo",
+        setting="dapo",
+        loss=_loss("dapo"),
+        because="epsilon_high falls back to epsilon = 0.2",
+        reproduced_by="dapo(clip_high=0.2)",
+    ),
+    Comparison(
+        objective="gspo",
+        setting="grpo, sequence level, epsilons 3e-4 and 4e-4",
+        loss=_loss("grpo", importance_sampling_level="sequence", **TIGHT),
+    ),
+    Comparison(
+        objective="gspo_token",
+        setting="grpo, sequence level, epsilons 3e-4 and 4e-4",
+        loss=_loss("grpo", importance_sampling_level="sequence", **TIGHT),
+    ),
+    Comparison(
+        objective="gspo",
+        setting="dapo (the default), sequence level, epsilons 3e-4 and 4e-4",
+        loss=_loss("dapo", importance_sampling_level="sequence", **TIGHT),
+        because="the default mean is over tokens, so that a long response weighs more",
+        reproduced_by="gspo(reduction=token_mean)",
+    ),
+    Comparison(
+        objective="luspo",
+        setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3",
+        loss=_loss("luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3),
+    ),
+    Comparison(
+        objective="luspo",
+        setting="luspo, epsilons 2e-3 and 2.5e-3",
+        loss=_loss("luspo", epsilon=2e-3, epsilon_high=2.5e-3),
+        because="the importance sampling level defaults to the token, which leaves PPO with another mean",
+        reproduced_by="ppo(clip_low=0.002,clip_high=0.0025,reduction=seq_mean_token_sum)",
+    ),
+    Comparison(
+        objective="cispo(clip_high=4.0)", setting="cispo, epsilon_high=5", loss=_loss("cispo", epsilon_high=5.0)
+    ),
+    Comparison(objective="cispo", setting="cispo, epsilon_high=1.2", loss=_loss("cispo", epsilon_high=1.2)),
+    Comparison(
+        objective="cispo",
+        setting="cispo",
+        loss=_loss("cispo"),
+        because="epsilon_high is an absolute ceiling of the weight and falls back to epsilon = 0.2",
+        reproduced_by="cispo(clip_high=-0.8)",
+    ),
+    Comparison(
+        objective="sapo",
+        setting="sapo",
+        loss=_loss("sapo"),
+        because="the temperatures pass through float32, where 1.05 is 1.0499999523",
+        reproduced_by=f"sapo(tau_neg={SINGLE_TAU!r})",
+    ),
+    Comparison(objective="vespo", setting="vespo", loss=_loss("vespo")),
+    Comparison(
+        objective="gmpo", setting="experimental gmpo", loss=_loss(trainer="gmpo", epsilon=0.4, epsilon_high=0.4)
+    ),
+    Comparison(
+        objective="reference_kl",
+        setting="grpo, beta=0.04, use_bias_correction_kl=False",
+        loss=_loss("grpo", beta=0.04, use_bias_correction_kl=False),
+    ),
+    Comparison(
+        objective="reference_kl",
+        setting="grpo, beta=0.04",
+        loss=_loss("grpo", beta=0.04),
+        because="the penalty is multiplied by the ratio by default, which changes its gradient even at ratio 1",
+        reproduced_by="reference_kl(importance_weighted=True)",
+    ),
+    Comparison(
+        objective="entropy_bonus",
+        setting="bnpo, entropy_coef=0.01",
+        loss=_loss("bnpo", entropy_coef=0.01),
+    ),
+    Comparison(
+        objective="entropy_bonus(base=grpo)",
+        setting="grpo, entropy_coef=0.01",
+        loss=_loss("grpo", entropy_coef=0.01),
+        because="the bonus is a mean over tokens whatever the mean of the policy loss",
+        reproduced_by="entropy_bonus(base=grpo,entropy_reduction=token_mean)",
+    ),
+    Comparison(
+        objective=f"entropy_bonus(base=dr_grpo(max_length={MAX_LENGTH}),entropy_reduction=token_mean)",
+        setting=f"dr_grpo, max_completion_length={MAX_LENGTH}, entropy_coef=0.01",
+        loss=_loss("dr_grpo", entropy_coef=0.01),
+    ),
+    Comparison(
+        objective="entropy_bonus(base=luspo,entropy_reduction=token_mean)",
+        setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3, entropy_coef=0.01",
+        loss=_loss("luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3, entropy_coef=0.01),
+    ),
+    Comparison(
+        objective="importance_correction(base=grpo)",
+        setting="grpo, token_truncate weights of at most 2",
+        loss=_loss("grpo", sampler_cap=2.0),
+    ),
+    Comparison(
+        objective="importance_correction(base=reference_kl(importance_weighted=True))",
+        setting="grpo, beta=0.04, token_truncate weights of at most 2",
+        loss=_loss("grpo", sampler_cap=2.0, beta=0.04),
+        because="the weights multiply the policy loss alone, not the penalty",
+        reproduced_by="reference_kl(base=importance_correction(base=grpo),importance_weighted=True)",
+    ),
+)
+
+engines.register("trl")(Engine(name="trl", tested="1.16", extra="llm", comparisons=COMPARISONS))

@@ -35,7 +35,7 @@ def install(monkeypatch):
     """Registers an engine of these comparisons, installed in version 1.16.0 unless said otherwise."""
 
     def register(*comparisons, version="1.16.0"):
-        engine = Engine(name="toy", tested="1.16", extra="llm", comparisons=lambda: list(comparisons))
+        engine = Engine(name="toy", tested="1.16", extra="llm", comparisons=comparisons)
         engine_names()
         monkeypatch.setitem(engines._items, "toy", engine)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

@@ -33,7 +33,7 @@ def test_every_difference_has_a_reason_and_a_smallest_input(table):
 
 def test_no_comparison_is_vacuous():
     # A zero gradient on both sides would agree with anything.
-    for comparison in engines["verl"].comparisons():
+    for comparison in engines["verl"].comparisons:
         gradients = []
         for batch in _random_batches(0):
             comparison.loss(batch).backward(inputs=[leaf := batch.log_probs])
