@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.automaton import Automaton, RewardKind, Tables, table_generator
+from testbed.configuration import shown
 from testbed.errors import ConfigError
 from testbed.registry import Registry, parse_call
 
@@ -78,6 +79,10 @@ class Environment(ABC):
         for parameter in fields(self):
             _check_parameter(self.name, parameter.name, getattr(self, parameter.name), dict(parameter.metadata))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Its parameters alone: what has been made of them is made again where it is needed.
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
     @abstractmethod
     def automaton(self) -> Automaton:
         """The specification with these parameters; its own tables are those of seed 0."""
@@ -88,7 +93,7 @@ class Environment(ABC):
 
     def refuse(self, parameter: str, expected: str) -> ConfigError:
         """The error for a parameter that does not fit the others."""
-        return ConfigError(f"{self.name}: {parameter} is {getattr(self, parameter)!r}; expected {expected}")
+        return ConfigError(f"{self.name}: {parameter} is {shown(getattr(self, parameter))}; expected {expected}")
 
     def assemble(
         self,
@@ -225,7 +230,7 @@ def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any])
         if value not in options:
             nearest = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"{owner}: {name} is {value!r}; expected one of {', '.join(options)}{hint}")
+            raise ConfigError(f"{owner}: {name} is {shown(value)}; expected one of {', '.join(options)}{hint}")
         return
     types: tuple[type, ...] = (int,) if rule["kind"] == "whole" else (int, float)
     expected = "a whole number" if rule["kind"] == "whole" else "a finite number"
@@ -240,4 +245,4 @@ def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any])
     if fits and high is not None:
         fits = value < high if exclusive else value <= high
     if not fits:
-        raise ConfigError(f"{owner}: {name} is {value!r}; expected {expected}")
+        raise ConfigError(f"{owner}: {name} is {shown(value)}; expected {expected}")

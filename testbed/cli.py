@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed.errors import ConfigError, TestbedError, TestbedWarning
+from testbed.options import documented_fields, with_options
 from testbed.output import fresh_file, kept_folder, lacks_room
 from testbed.terminal import make_printable, printable, silence_output
 
@@ -112,6 +113,8 @@ def _processes(jobs: int) -> int:
 
 Jobs = Annotated[int, typer.Option(help="Processes; -1: one per core.", callback=_processes)]
 
+_SETTINGS = documented_fields(Path(__file__).parent / "simulation" / "settings.py", "Settings")
+
 _MARKS = {
     "reproduced": ("✓", "green"),
     "refuted": ("✗", "red"),
@@ -186,6 +189,7 @@ def list_names(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> Non
 
 
 @app.command()
+@with_options(_SETTINGS, {"steps": 100})
 def compare(
     objectives: Annotated[
         list[str], typer.Argument(help="Objectives, each name or name(key=value,…), such as 'erc(base=gppo)'.")
@@ -194,37 +198,13 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per objective.")] = 32,
     seed: Seed = 0,
-    steps: Annotated[int, typer.Option(help="Rollouts.")] = 100,
-    group_size: Annotated[int, typer.Option(help="Responses per prompt and rollout.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over each rollout.")] = 4,
-    minibatches: Annotated[int, typer.Option(help="Parts each pass is split into.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Step size.")] = 1.0,
-    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
-    max_grad_norm: Annotated[float | None, typer.Option(help="Clip each replica's gradient norm.")] = None,
-    advantage: Annotated[str | None, typer.Option(help="Advantage estimator; default: each objective's own.")] = None,
-    staleness: Annotated[int, typer.Option(help="Rollouts come from the policy of that many iterations ago.")] = 0,
     model: Annotated[str, typer.Option(help="Policy.")] = "tabular",
+    **settings: Any,
 ) -> None:
     """Train objectives on one environment over paired seeds; curves, a table and the full run are written."""
     from analysis.comparison import compare as run_comparison
 
-    done = run_comparison(
-        objectives,
-        env,
-        out=out,
-        seeds=seeds,
-        seed=seed,
-        steps=steps,
-        group_size=group_size,
-        epochs=epochs,
-        minibatches=minibatches,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        max_grad_norm=max_grad_norm,
-        advantage=advantage,
-        staleness=staleness,
-        model=model,
-    )
+    done = run_comparison(objectives, env, out=out, seeds=seeds, seed=seed, model=model, **settings)
     _print_summary(done.summary, seeds)
     _say(f"curves: {done.folder / 'curves.png'}")
 
@@ -418,6 +398,7 @@ def show(
 
 
 @app.command()
+@with_options(_SETTINGS)
 def sweep(
     config: Annotated[Path | None, typer.Argument(help="A YAML file of a sweep; options below override it.")] = None,
     objective: Annotated[str | None, typer.Option(help="Objective.")] = None,
@@ -430,8 +411,10 @@ def sweep(
     samples: Annotated[int | None, typer.Option(help="Sobol points over the axes that are ranges.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds per cell; default 32.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Master seed; default 0.")] = None,
+    model: Annotated[str | None, typer.Option(help="Policy; default tabular.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Replicas in a block at most; default: what a cache holds.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the training loop, such as steps=75 or epochs=8.")
+        list[str] | None, typer.Option("--set", help="key=value: the same as the option of that name.")
     ] = None,
     jobs: Jobs = -1,
     backend: Annotated[str, typer.Option(help="loky: this machine; ray: a Ray cluster.")] = "loky",
@@ -439,13 +422,15 @@ def sweep(
         str | None, typer.Option(help="i/n: only that part, for a machine of its own; then merge.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
+    **settings: Any,
 ) -> None:
     """Train over a grid or sample of settings as one program; a table and a phase diagram."""
     from testbed.simulation.shards import run_sweep
     from testbed.simulation.sweep import Sweep
 
     given = {"objective": objective, "env": env, "vary": vary, "samples": samples, "seeds": seeds, "seed": seed}
-    arguments = {key: value for key, value in given.items() if value is not None} | _settings(setting)
+    given |= {"model": model, "chunk": chunk}
+    arguments = {key: value for key, value in given.items() if value is not None} | settings | _settings(setting)
     if config is None and ("objective" not in arguments or "env" not in arguments):
         raise ConfigError("a sweep needs --objective and --env, or a YAML file that names them")
     planned = Sweep.of(**arguments) if config is None else Sweep.from_yaml(config, **arguments)

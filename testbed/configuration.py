@@ -261,7 +261,7 @@ def _value(expected: Any, value: Any, where: str) -> Any:
     if value is None and type(None) in options:
         return None
     for option in options:
-        if dataclasses.is_dataclass(option):
+        if dataclasses.is_dataclass(option) and not (isinstance(value, str) and str in options):
             return read_settings(typing.cast(Any, option), value, where)
     accepted = tuple(typing.get_origin(option) or option for option in options)
     if float in accepted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +11,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
+from testbed.configuration import LARGEST_NUMBER, shown
 from testbed.errors import ConfigError
+from testbed.reading import parse_literal
 
 __all__ = ["Axis", "Range", "parse_axis", "shortened", "sobol"]
 
+_MOST_POINTS = 1_000_000
+"""More grid points than this are a slip."""
 _SHOWN = 8
 """More values than this do not help in a message."""
 
@@ -37,6 +40,13 @@ class Axis:
     def __post_init__(self) -> None:
         if not self.values:
             raise ConfigError(f"{self.name} is varied over no values; give at least one")
+        for given in self.values:
+            if not (given is None or isinstance(given, int | float | str)) or (
+                isinstance(given, int) and abs(given) >= LARGEST_NUMBER
+            ):
+                raise ConfigError(
+                    f"{self.name} is varied over {shown(given)}; expected numbers below 2^64, words, true, false, none"
+                )
         value, times = Counter(map(repr, self.values)).most_common(1)[0]
         if times > 1:
             raise ConfigError(
@@ -90,7 +100,7 @@ def parse_axis(text: str) -> Axis | Range:
     """
     name, equals, rest = (part.strip() for part in text.partition("="))
     if not equals or not rest or not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigError(f"cannot read --vary {text!r}; expected {_FORMS}")
+        raise ConfigError(f"cannot read --vary {shown(text)}; expected {_FORMS}")
     if ":" not in rest or "(" in rest:
         return Axis(name, tuple(_value(item) for item in _split(rest)))
     *numbers, last = rest.split(":")
@@ -101,9 +111,9 @@ def parse_axis(text: str) -> Axis | Range:
         low, high, *count = (float(number) for number in numbers)
         points = [int(number) for number in numbers[2:]]
     except ValueError:
-        raise ConfigError(f"cannot read --vary {text!r}; expected {_FORMS}") from None
+        raise ConfigError(f"cannot read --vary {shown(text)}; expected {_FORMS}") from None
     if len(count) > 1:
-        raise ConfigError(f"cannot read --vary {text!r}; expected {_FORMS}")
+        raise ConfigError(f"cannot read --vary {shown(text)}; expected {_FORMS}")
     if not points:
         return Range(name, low, high, logarithmic)
     return Axis(name, grid(name, low, high, points[0], logarithmic=logarithmic))
@@ -116,8 +126,11 @@ def grid(name: str, low: float, high: float, count: int, *, logarithmic: bool = 
         ConfigError: fewer than two points, or ends out of order.
     """
     _check_ends(name, low, high, logarithmic=logarithmic)
-    if count < 2:
-        raise ConfigError(f"{name} is varied over {count} points from {low:g} to {high:g}; give at least 2")
+    if not 2 <= count <= _MOST_POINTS:
+        raise ConfigError(
+            f"{name} is varied over {shown(count)} points from {low:g} to {high:g}; give at least 2 and at most "
+            f"{_MOST_POINTS:,}"
+        )
     spaced = np.geomspace(low, high, count) if logarithmic else np.linspace(low, high, count)
     # Twelve digits: 0.1 + 2·0.1 is 0.3 in a label, and the same grid point however it was reached.
     return tuple(float(f"{value:.12g}") for value in spaced)
@@ -145,7 +158,7 @@ def sobol(ranges: Sequence[Range], samples: int, seed: int) -> list[dict[str, fl
 
 
 def _check_ends(name: str, low: float, high: float, *, logarithmic: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (low < high and math.isfinite(high - low)):
         raise ConfigError(f"{name} is varied from {low:g} to {high:g}; expected two finite numbers, the smaller first")
     if logarithmic and low <= 0:
         raise ConfigError(f"{name} is varied on a logarithmic scale from {low:g}; expected a positive lower end")
@@ -167,8 +180,6 @@ def _value(text: str) -> Any:
     words = {"none": None, "true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    value = parse_literal(text)
+    # Brackets and braces stay text for whoever resolves that name.
     return value if isinstance(value, int | float | str) else text

@@ -1,9 +1,9 @@
-"""One block of a sweep's replicas: everything a worker needs to know, and the table it returns."""
+"""A block of replicas, and the one way from it to a table: `simulate` and every sweep go it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,236 +11,150 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from envs import make_spec
 from envs.automaton import Automaton
+from envs.catalogue import Environment
 from models import make_policy
-from models.policy import Episodes
 from testbed.errors import ConfigError
-from testbed.objectives import Objective, make_objective
+from testbed.objectives import Objective
+from testbed.simulation.devices import check_device, episodes_on, on_device
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
 
-__all__ = [
-    "CHUNK_ELEMENTS",
-    "Block",
-    "Setup",
-    "check_device",
-    "chunk_elements",
-    "compute",
-    "episodes_on",
-    "on_device",
-    "per_replica_elements",
-    "table_seed",
-    "with_hyper_parameters",
-]
+__all__ = ["CHUNK_ELEMENTS", "Block", "block_size", "compute", "replica_elements", "table_seed"]
 
 CHUNK_ELEMENTS = 1 << 16
 """Entries of the largest tensor touched in an update; about what stays in a core's cache."""
-_DTYPE = torch.float32
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What the replicas of a block have in common; replicas that differ in any of it run one after the other.
-
-    Attributes:
-        objective: a name, a call, or an objective.
-        hyper_parameters: those that are the same for all replicas.
-        env: the environment's id.
-        model: the policy.
-        settings: the loop, without what varies from replica to replica.
-        sampled_metrics: whether the metrics of the sampled batches are recorded beside the exact ones.
-        device: where the policy is.
-        compile: whether a rollout and its updates are compiled programs.
-    """
-
-    objective: str | Objective
-    hyper_parameters: Mapping[str, Any]
-    env: str
-    model: str
-    settings: Mapping[str, Any]
-    sampled_metrics: bool
-    device: str = "cpu"
-    compile: bool = False
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
-    """A block of replicas.
+    """Replicas that are trained as one: what a worker needs to know, as plain as it was asked for.
 
     Attributes:
-        number: which block of the sweep.
-        setup: what its replicas share.
-        cells: number of each replica's cell.
+        number: which block of the run.
+        objective: what is minimised; a hyper-parameter may be a tensor `(R, 1, 1)`.
+        environments: each replica's; their tables may differ, their transitions may not.
+        model: the policy.
+        initial: logits of the initial policy, `(S, V)` or `(R, S, V)`; `None`: the environments' own.
+        settings: the loop; its learning rate may be a tensor `(R,)`.
         seeds: number of each replica's seed.
-        master_seed: of the sweep.
-        hyper_parameters: of the objective, one value per replica.
-        learning_rates: one per replica; `None`: all have the one in `setup.settings`.
-        environment_parameters: of the environment, one mapping per replica; they change tables but no transition.
-        columns: values of the sweep's axes, one per replica, for the table.
+        master_seed: of the run.
+        labels: what the table says of each replica, by column, before its seed.
     """
 
     number: int
-    setup: Setup
-    cells: tuple[int, ...]
+    objective: Objective
+    environments: tuple[Environment | Automaton, ...]
+    model: str
+    initial: Tensor | None
+    settings: Settings
     seeds: tuple[int, ...]
     master_seed: int
-    hyper_parameters: Mapping[str, tuple[float, ...]]
-    learning_rates: tuple[float, ...] | None
-    environment_parameters: tuple[Mapping[str, Any], ...]
-    columns: Mapping[str, tuple[Any, ...]]
+    labels: Mapping[str, Sequence[Any]]
+
+    @property
+    def rollouts(self) -> int:
+        """How often `compute` says that it advanced."""
+        return self.settings.steps + 1
 
 
-def compute(block: Block) -> pd.DataFrame:
-    """Train a block's replicas and return their table, one row per replica and recorded step; on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _compute(block)
-    finally:
-        torch.set_num_threads(threads)
+def compute(block: Block, advance: Callable[[], object] = lambda: None) -> pd.DataFrame:
+    """Train a block's replicas and measure them.
 
+    Args:
+        block: the replicas.
+        advance: called after every rollout, and once before the first.
 
-def _compute(block: Block) -> pd.DataFrame:
-    setup = block.setup
-    tensors = {
-        name: torch.tensor(values, dtype=_DTYPE, device=setup.device).view(-1, 1, 1)
-        for name, values in block.hyper_parameters.items()
-    }
-    objective = with_hyper_parameters(make_objective(setup.objective), {**setup.hyper_parameters, **tensors})
-    settings = dict(setup.settings)
-    if block.learning_rates is not None:
-        settings["learning_rate"] = torch.tensor(block.learning_rates, dtype=_DTYPE)
-    loop = Settings(**settings)
-    spec = _tables(block)
+    Returns:
+        One row per replica and recorded step: the labels, `seed`, `step` (rollouts so far), `updates` and the metrics
+        in alphabetical order. No number depends on which replicas share a block.
+
+    Raises:
+        ConfigError: the initial policy does not fit the environment, or the model or the objective the settings.
+    """
+    settings = block.settings
+    device = check_device(settings.device)
+    spec = _spec(block)
     policy = make_policy(
-        setup.model, spec.initial_logits.to(setup.device, _DTYPE), episodes_on(spec, torch.device(setup.device))
+        block.model, _initial_logits(block, spec).to(device, settings.torch_dtype), episodes_on(spec, device)
     )
-    training = Training(
-        objective,
-        spec,
-        policy,
-        loop,
-        block.seeds,
-        block.master_seed,
-        sampled_metrics=setup.sampled_metrics,
-        compile=setup.compile,
-    )
-    return _frame(block, [row for row in training.run() if row is not None], loop)
+    training = Training(on_device(block.objective, device), spec, policy, settings, block.seeds, block.master_seed)
+    rows = []
+    for row in training.run():
+        advance()
+        if row is not None:
+            rows.append(row)
+    return _table(block, rows)
 
 
-def _tables(block: Block) -> Automaton:
-    """The environment with the tables of every replica; each distinct pair of parameters and seed is built once."""
-    settings_seen: dict[str, tuple[Mapping[str, Any], list[int]]] = {}
-    for parameters, seed in zip(block.environment_parameters, block.seeds, strict=True):
-        numbers = settings_seen.setdefault(repr(parameters), (parameters, []))[1]
-        if seed not in numbers:
-            numbers.append(seed)
-    position: dict[tuple[str, int], int] = {}
-    built = []
-    for key, (parameters, numbers) in settings_seen.items():
-        position.update({(key, number): len(position) + index for index, number in enumerate(numbers)})
-        spec = make_spec(block.setup.env, **parameters)
-        built.append(spec.for_seeds([table_seed(block.master_seed, number) for number in numbers]))
-    index = torch.tensor(
-        [
-            position[repr(parameters), seed]
-            for parameters, seed in zip(block.environment_parameters, block.seeds, strict=True)
-        ]
-    )
+def _spec(block: Block) -> Automaton:
+    """The environment with the tables of every replica; each distinct pair of environment and seed is drawn once."""
+    pairs = list(zip(block.environments, block.seeds, strict=True))
+    seeds: dict[Environment | Automaton, dict[int, None]] = {}
+    for environment, seed in pairs:
+        seeds.setdefault(environment, {})[seed] = None
+    position: dict[tuple[Environment | Automaton, int], int] = {}
+    drawn: list[Automaton] = []
+    for environment, numbers in seeds.items():
+        position.update({(environment, seed): len(position) + index for index, seed in enumerate(numbers)})
+        spec = environment.automaton() if isinstance(environment, Environment) else environment
+        drawn.append(spec.for_seeds([table_seed(block.master_seed, seed) for seed in numbers]))
+    rows = [position[pair] for pair in pairs]
+    if len(drawn) == 1 and rows == list(range(len(rows))):
+        return drawn[0]
+    index = torch.tensor(rows)
 
     def gathered(name: str) -> Tensor:
-        tables = [getattr(spec, name) for spec in built]
-        return (tables[0] if len(tables) == 1 else torch.cat(tables)).index_select(0, index)
+        return torch.cat([getattr(spec, name) for spec in drawn]).index_select(0, index)
 
     return replace(
-        built[0],
+        drawn[0],
         rewards=gathered("rewards"),
         success=gathered("success"),
         initial_logits=gathered("initial_logits"),
     )
 
 
-def _frame(block: Block, rows: Sequence[Row], settings: Settings) -> pd.DataFrame:
-    count = len(block.cells)
-    columns: dict[str, Any] = {"cell": np.tile(np.array(block.cells, dtype=np.int64), len(rows))}
-    for name, values in block.columns.items():
-        columns[name] = list(values) * len(rows)
+def _initial_logits(block: Block, spec: Automaton) -> Tensor:
+    initial, replicas = block.initial, len(block.seeds)
+    if initial is None:
+        return spec.initial_logits
+    expected = (spec.states, spec.vocabulary)
+    if initial.shape == expected:
+        return initial.expand(replicas, *expected)
+    if initial.shape == (replicas, *expected):
+        return initial
+    raise ConfigError(
+        f"initial has shape {tuple(initial.shape)}; expected {expected} or (seeds, {expected[0]}, {expected[1]}) as "
+        f"the states and vocabulary of {spec.name}"
+    )
+
+
+def _table(block: Block, rows: Sequence[Row]) -> pd.DataFrame:
+    replicas = len(block.seeds)
+    columns: dict[str, Any] = {name: list(values) * len(rows) for name, values in block.labels.items()}
     columns["seed"] = np.tile(np.array(block.seeds, dtype=np.int64), len(rows))
-    steps = np.repeat(np.array([row.step for row in rows], dtype=np.int64), count)
-    columns |= {"step": steps, "updates": steps * settings.updates_per_step}
+    steps = np.repeat(np.array([row.step for row in rows], dtype=np.int64), replicas)
+    columns |= {"step": steps, "updates": steps * block.settings.updates_per_step}
+    missing = torch.full((replicas,), torch.nan, dtype=torch.float64)
     for name in sorted({name for row in rows for name in row.metrics}):
-        missing = torch.full((count,), torch.nan, dtype=torch.float64)
-        metric = [row.metrics[name].double() if name in row.metrics else missing for row in rows]
-        columns[name] = torch.stack(metric).flatten().numpy()
+        values = [row.metrics[name].double() if name in row.metrics else missing for row in rows]
+        columns[name] = torch.stack(values).flatten().numpy()
     return pd.DataFrame(columns)
 
 
-def with_hyper_parameters(objective: Objective, values: Mapping[str, Any]) -> Objective:
-    """The objective with other hyper-parameters; one that a wrapper does not have is looked for in its base.
-
-    Raises:
-        ConfigError: a value out of its range.
-        KeyError: neither the objective nor any it wraps has the hyper-parameter.
-    """
-    own = {item.name for item in fields(objective)}
-    mine = {name: value for name, value in values.items() if name in own}
-    rest = {name: value for name, value in values.items() if name not in own}
-    if rest:
-        base = getattr(objective, "base", None)
-        if not isinstance(base, Objective):
-            raise KeyError(next(iter(rest)))
-        mine["base"] = with_hyper_parameters(base, rest)
-    return replace(objective, **mine) if mine else objective
+def block_size(elements: int, device: str) -> int:
+    """How many replicas of so many elements fit into a block: into a core's cache, or to keep an accelerator busy."""
+    most = CHUNK_ELEMENTS if torch.device(device).type == "cpu" else CHUNK_ELEMENTS << 8
+    return max(1, most // elements)
 
 
-def check_device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ConfigError: no such device, or none on this machine.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device is {name!r}, which cannot be used here ({reason}); expected 'cpu', or an accelerator that torch "
-            "finds, such as 'cuda'"
-        ) from error
-    return device
-
-
-def chunk_elements(device: torch.device | str) -> int:
-    """Entries of the largest tensor of a chunk: what a core's cache holds, or enough to keep an accelerator busy."""
-    return CHUNK_ELEMENTS if torch.device(device).type == "cpu" else CHUNK_ELEMENTS << 8
-
-
-def episodes_on(spec: Automaton, device: torch.device) -> Episodes:
-    """An environment as a policy on that device sees it."""
-    there = spec.to(device)
-    return Episodes(there.initial_states, there.step, there.horizon)
-
-
-def on_device(objective: Objective, device: torch.device) -> Objective:
-    """The objective with its tensors on a device."""
-    moved: dict[str, Any] = {}
-    for item in fields(objective):
-        value = getattr(objective, item.name)
-        if isinstance(value, Tensor):
-            moved[item.name] = value.to(device)
-        elif isinstance(value, Objective):
-            moved[item.name] = on_device(value, device)
-    return replace(objective, **moved) if moved else objective
-
-
-def per_replica_elements(spec: Automaton, group_size: int) -> int:
+def replica_elements(spec: Automaton, group_size: int) -> int:
     """Entries of the largest tensor a replica touches in an update."""
     return max(spec.states * spec.vocabulary, spec.prompts * group_size * spec.horizon)
 
 
 def table_seed(master: int, number: int) -> int:
-    """The seed of a replica's environment tables, as `simulate` draws them."""
+    """The seed of a replica's environment tables."""
     # Seeds of different masters must not share tables: interleave without collisions up to 2^32 seeds.
     return (master << 32) + number

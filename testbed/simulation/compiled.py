@@ -27,7 +27,7 @@ _PROGRAMS = 256
 """Programs of a kind in one process at most."""
 OLDEST_COMPILER = "2.13"
 """The oldest PyTorch whose compiler is known to trace a batch with another current policy; 2.11 does not."""
-_Part = tuple[tuple[Tensor, ...], TokenBatch, Tensor]
+_Inputs = tuple[tuple[Tensor, ...], TokenBatch, Tensor]
 """The tokens' places in the policy, the tokens, and their weights in the mean that is the loss."""
 
 
@@ -83,26 +83,26 @@ class CompiledLoop:
         self._mask = samples.mask if self._mask is None else self._mask
         return replace(samples, mask=self._mask)
 
-    def update(self, parts: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
-        """Make the updates; every epoch goes through all parts in turn.
+    def update(self, minibatches: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
+        """Make the updates; every epoch goes through all mini-batches in turn.
 
         Args:
-            parts: mini-batches of the same rollout; the current policies of their batches are not read.
+            minibatches: those of one rollout; the current policies of their batches are not read.
             record: whether to yield what each update saw.
         """
         prepared = [
             (self._policy.places(samples), batch.prepared(), self._loss_gradient.weights_of_reduction(batch))
-            for samples, batch in parts
+            for samples, batch in minibatches
         ]
         # The compiler unrolls what a program repeats: one of many updates would take long to make.
-        most = max(1, _UNROLLED // len(parts))
+        most = max(1, _UNROLLED // len(minibatches))
         at_once = max(n for n in range(1, min(most, self._epochs) + 1) if self._epochs % n == 0)
         for _ in range(self._epochs // at_once):
             with torch.no_grad():
                 found = _updater()(
                     self._policy, self._optimiser, self._objective, prepared, at_once, self._limit, record
                 )
-            recorded = [batch for _, batch in parts] * at_once if record else []
+            recorded = [batch for _, batch in minibatches] * at_once if record else []
             for batch, (log_probs, entropies, norm) in zip(recorded, found, strict=True):
                 yield Update(batch.with_current(log_probs, entropies), norm)
 
@@ -134,20 +134,20 @@ def _updates(
     policy: Policy,
     optimiser: Optimiser,
     objective: Objective,
-    parts: Sequence[_Part],
+    inputs: Sequence[_Inputs],
     epochs: int,
     max_grad_norm: float | None,
     record: bool,
 ) -> list[tuple[Tensor, Tensor | None, Tensor]]:
     """Make the updates; returns the log-probabilities, entropies and gradient norm that each saw, if recorded."""
-    found = [_update(policy, optimiser, objective, part, max_grad_norm) for part in itertools.chain(*[parts] * epochs)]
+    found = [_update(policy, optimiser, objective, one, max_grad_norm) for one in itertools.chain(*[inputs] * epochs)]
     return found if record else []
 
 
 def _update(
-    policy: Policy, optimiser: Optimiser, objective: Objective, part: _Part, max_grad_norm: float | None
+    policy: Policy, optimiser: Optimiser, objective: Objective, inputs: _Inputs, max_grad_norm: float | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    places, batch, reduction_weights = part
+    places, batch, reduction_weights = inputs
     seen: list[tuple[Tensor, Tensor | None]] = []
 
     def weigh(log_probs: Tensor, entropies: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from testbed.configuration import shown
 from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError
 from testbed.output import free_folder
 from testbed.progress import LateProgress
@@ -64,7 +66,7 @@ def parse_shard(text: str) -> Shard:
     written, _, whole = text.partition("/")
     number, of = parse_whole(written), parse_whole(whole)
     if number is None or of is None:
-        raise ConfigError(f"shard is {text!r}; expected i/n with i from 1 to n, such as 1/4 … 4/4")
+        raise ConfigError(f"shard is {shown(text)}; expected i/n with i from 1 to n, such as 1/4 … 4/4")
     return Shard(number, of)
 
 
@@ -173,22 +175,24 @@ def merge(folders: Sequence[str | Path], out: str | Path | None = None) -> Run:
 
 def _computed(blocks: Sequence[Block], jobs: int, backend: str) -> Iterator[tuple[int, pd.DataFrame]]:
     """Blocks as they get ready, in any order."""
-    with LateProgress("sweeping", len(blocks)) as progress:
-        for number, table in _scheduled(blocks, jobs, backend):
+    rollouts = {block.number: block.rollouts for block in blocks}
+    with LateProgress("sweeping", sum(rollouts.values())) as progress:
+        if jobs == 1 and backend == "loky":
+            for block in blocks:
+                yield _on_one_thread(block, progress.advance)
+            return
+        for number, table in _spread(blocks, jobs, backend):
+            progress.advance(rollouts[number])
             yield number, table
-            progress.advance()
 
 
-def _scheduled(blocks: Sequence[Block], jobs: int, backend: str) -> Iterator[tuple[int, pd.DataFrame]]:
-    if jobs == 1 and backend == "loky":
-        for block in blocks:
-            yield block.number, compute(block)
-        return
+def _spread(blocks: Sequence[Block], jobs: int, backend: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Blocks by processes of their own."""
     import joblib
 
     if backend == "ray":
         _register_ray()
-    task: Callable[..., Any] = joblib.delayed(_numbered)
+    task: Callable[..., Any] = joblib.delayed(_on_one_thread)
     options = {"inner_max_num_threads": 1} if backend == "loky" else {}
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
         pool = joblib.Parallel(return_as="generator_unordered" if backend == "loky" else "list")
@@ -201,8 +205,14 @@ def _scheduled(blocks: Sequence[Block], jobs: int, backend: str) -> Iterator[tup
             ) from error
 
 
-def _numbered(block: Block) -> tuple[int, pd.DataFrame]:
-    return block.number, compute(block)
+def _on_one_thread(block: Block, advance: Callable[[], object] = lambda: None) -> tuple[int, pd.DataFrame]:
+    """A block's number and table."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return block.number, compute(block, advance)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _register_ray() -> None:

@@ -4,75 +4,46 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import yaml
+from torch import Tensor
 
-from envs import make_spec
 from envs.automaton import Automaton
-from envs.catalogue import ENVIRONMENTS
+from envs.catalogue import Environment, make_environment
+from models import make_policy
+from testbed.configuration import read_settings, read_yaml, shown
 from testbed.errors import ConfigError, UnknownNameError
 from testbed.objectives import Objective, make_objective
 from testbed.registry import format_call, parse_call
 from testbed.simulation.axes import Axis, Range, parse_axis, shortened, sobol
-from testbed.simulation.blocks import (
-    Block,
-    Setup,
-    check_device,
-    chunk_elements,
-    per_replica_elements,
-    with_hyper_parameters,
-)
+from testbed.simulation.blocks import Block, block_size, replica_elements
+from testbed.simulation.estimate import Estimate, available_memory, memory_text
 from testbed.simulation.run import environment_facts
-from testbed.simulation.settings import Settings, check_whole
+from testbed.simulation.settings import MOST_RECORDS, Settings, check_whole
 from testbed.simulation.storage import digest_of
 
-__all__ = ["Estimate", "Sweep"]
+__all__ = ["Sweep"]
 
 _WHOLE = ("objective", "env", "model")
-_SETTINGS = tuple(item.name for item in fields(Settings) if item.name != "metrics_every")
-_RECORDS = 25
-# Columns a table has beside the axes: the exact metrics with the bookkeeping, and the sampled ones on top.
-_EXACT_COLUMNS, _SAMPLED_COLUMNS = 14, 34
-# The table is held while it is put together, sorted and encoded.
-_TABLE_COPIES = 3
-# An interpreter with torch loaded, and bytes per entry of a replica's tables: parameters, softmax, distribution
-# function, the environment's tables and the temporaries of the exact metrics, most of them float64.
-_PROCESS_BYTES, _BYTES_PER_ELEMENT = 400 << 20, 160
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a sweep will take, before it starts."""
-
-    replicas: int
-    """Cells times seeds."""
-    rows: int
-    """Rows of the table."""
-    columns: int
-    """Columns of the table, about."""
-    chunk: int
-    """Replicas trained at once by a process, at most."""
-    table_bytes: int
-    """Memory for the table while it is put together."""
-    process_bytes: int
-    """Memory of the worker processes."""
-
-    @property
-    def total_bytes(self) -> int:
-        """Peak memory."""
-        return self.table_bytes + self.process_bytes
+_FIXED = ("metrics_every", "sampled_metrics", "dtype", "device", "compile")
+"""Settings that every cell shares, because the table's columns or the machine depend on them."""
+_SETTINGS = tuple(item.name for item in fields(Settings) if item.name not in _FIXED)
+_PROCESS_BYTES = 400 << 20
+"""Memory of an interpreter with torch loaded."""
+_CELL_BYTES = 2000
+"""Memory of a cell while blocks are planned."""
+_TRIED = 1000
+"""Values of an axis that are tried one by one before anything is drawn; a longer one is a grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """A grid, list or sample of settings, each with the same seeds.
+class Sweep(Settings):
+    """A grid, list or sample of settings, each with the same seeds; its fields beside those of `Settings` follow.
 
     Whatever can differ between replicas of one batch does: numeric hyper-parameters of the objective, the learning
     rate, and parameters of the environment that change its tables alone. What changes the shape of the work (other
@@ -90,13 +61,15 @@ class Sweep:
         (6, {'clip_low': 0.1, 'epochs': 2}, 30)
     """
 
+    KIND: ClassVar[str] = "field of a sweep"
+
     objective: str | Objective
     """A name, `name(key=value,…)` or an objective."""
     env: str
     """An environment's id, or `id(key=value,…)`."""
     vary: Sequence[str | Axis | Range] = ()
     """The axes, in the notation of `testbed.simulation.axes`; the first one varies slowest. A name may be that of a
-    hyper-parameter, a parameter of the environment, a setting below, or `objective`, `env` and `model` themselves;
+    hyper-parameter, a parameter of the environment, a setting, or `objective`, `env` and `model` themselves;
     `objective.name` and `env.name` tell equal names apart."""
     samples: int | None = None
     """Sobol points spread over the axes that are ranges; None: there are no ranges."""
@@ -105,39 +78,31 @@ class Sweep:
     seed: int = 0
     """Master seed."""
     model: str = "tabular"
-    """A registered policy."""
+    """A registered policy, or `name(key=value,…)`."""
+    chunk: int | None = None
+    """Replicas in a block at most; None: as many as stay in a core's cache."""
     steps: int = 100
-    """This and the following: see `testbed.simulation.Settings`."""
-    group_size: int = 16
-    epochs: int = 4
-    minibatches: int = 1
-    learning_rate: float = 1.0
-    optimizer: str = "sgd"
-    max_grad_norm: float | None = None
-    advantage: str | None = None
-    staleness: int = 0
-    mismatch: float | str | None = None
-    partial: int | None = None
+    """Rollouts."""
     metrics_every: int | None = None
     """Rollouts between two rows of the table; None: about 25 rows per replica."""
     sampled_metrics: bool = False
     """Whether ratios, clip shares and gradient norms are recorded beside the exact metrics; about doubles the time."""
-    chunk: int | None = None
-    """Replicas trained at once; None: as many as stay in a core's cache."""
-    device: str = "cpu"
-    """Where policies are trained, such as `cuda`; random numbers are the same everywhere, rounding is not."""
-    compile: bool = False
-    """Whether a rollout and its updates are compiled programs, see `simulate`."""
 
     def __post_init__(self) -> None:
-        axes = tuple(parse_axis(item) if isinstance(item, str) else item for item in self.vary)
+        # Settings that no cell has are not held against it: those of the cells are checked below.
+        self.check_machine()
+        for name in _WHOLE:
+            _check_name(name, getattr(self, name))
+        if isinstance(self.learning_rate, Tensor):
+            raise ConfigError("learning_rate is a tensor; a sweep takes one number, or an axis learning_rate=…")
+        axes = _axes(self.vary)
         object.__setattr__(self, "vary", axes)
         check_whole("seeds", self.seeds, 1)
-        check_whole("seed", self.seed, 0)
+        check_whole("steps", self.steps, 1)
+        check_whole("seed", self.seed, 0, 2**64 - 1)
         for name in ("samples", "chunk", "metrics_every"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
-        check_device(self.device)
         names = [axis.name for axis in axes]
         for name in names:
             if names.count(name) > 1:
@@ -185,7 +150,7 @@ class Sweep:
         """Everything that decides a number, as plain data; equal configurations give equal tables."""
         shown = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "vary"}
         shown["objective"] = self.objective.label() if isinstance(self.objective, Objective) else self.objective
-        shown["metrics_every"] = self._metrics_every
+        shown["metrics_every"] = self.record_every
         shown["vary"] = [
             {"name": axis.name, "values": list(axis.values)}
             if isinstance(axis, Axis)
@@ -215,57 +180,37 @@ class Sweep:
             ConfigError: the file is no mapping, or a key or an axis cannot be read.
             UnknownNameError: a key that is no field.
         """
-        try:
-            written = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        written = read_yaml(path)
         if not isinstance(written, dict):
-            raise ConfigError(f"{path} holds {type(written).__name__}; expected a mapping of a sweep's fields")
+            raise ConfigError(f"{path} holds {shown(written)}; expected a mapping of a sweep's fields")
         arguments = {**written, **overrides}
+        cls._check_names(arguments)
+        _check_name("objective", arguments["objective"])
         if isinstance(arguments.get("vary"), Mapping):
             arguments["vary"] = [_axis_from_yaml(name, given) for name, given in arguments["vary"].items()]
-        return cls.of(**arguments)
+        return read_settings(cls, arguments, str(path))
 
     @classmethod
-    def of(cls, **written: Any) -> Sweep:
-        """A sweep from fields whose names somebody typed.
-
-        Raises:
-            UnknownNameError: a name that is no field; the message has the nearest one.
-            ConfigError: as the constructor, and without an objective or an env.
-        """
-        known = [item.name for item in fields(cls)]
-        for key in written:
-            if key not in known:
-                raise UnknownNameError("field of a sweep", str(key), known)
-        for item in fields(cls):
-            if item.default is MISSING and item.name not in written:
-                raise ConfigError(f"the sweep has no {item.name}; every sweep needs an objective and an env")
-        return cls(**written)
+    def _check_names(cls, written: Mapping[str, Any]) -> None:
+        super()._check_names(written)
+        missing = [item.name for item in fields(cls) if item.default is MISSING and item.name not in written]
+        if missing:
+            raise ConfigError(f"the sweep has no {missing[0]}; every sweep needs an objective and an env")
 
     # -- what it takes ---------------------------------------------------------------------------------------
 
-    def estimate(self, jobs: int = 1) -> Estimate:
-        """Memory and size, without listing the cells.
-
-        Args:
-            jobs: worker processes.
-        """
-        largest = max((per_replica_elements(spec, group) for spec, group in self._shapes()), default=1)
-        chunk = self.chunk or max(1, chunk_elements(self.device) // largest)
+    def estimate(self) -> Estimate:
+        """Memory and size, without listing the cells."""
+        largest = max(replica_elements(spec, group_size) for spec, group_size in self._shapes())
         replicas = self.cell_count * self.seeds
         steps = [int(value) for value in self._values_of("steps")]
-        records = max(-(-step // self._metrics_every) for step in steps) + 1
-        columns = len(self.axes) + _EXACT_COLUMNS + (_SAMPLED_COLUMNS if self.sampled_metrics else 0)
         return Estimate(
             replicas=replicas,
-            rows=replicas * records,
-            columns=columns,
-            chunk=min(chunk, replicas),
-            table_bytes=_TABLE_COPIES * 8 * replicas * records * columns,
-            process_bytes=max(1, jobs) * (_PROCESS_BYTES + min(chunk, replicas) * largest * _BYTES_PER_ELEMENT),
+            records=max(-(-step // self.record_every) for step in steps) + 1,
+            labels=len(self.axes),
+            sampled_metrics=self.sampled_metrics,
+            chunk=min(self.chunk or block_size(largest, self.device), replicas),
+            elements=largest,
         )
 
     def check_memory(self, *, jobs: int = 1, limit: int | None = None, table: bool = True) -> Estimate:
@@ -279,52 +224,55 @@ class Sweep:
         Raises:
             ConfigError: it does not fit; the message says what does.
         """
-        need = self.estimate(jobs)
+        need, processes = self.estimate(), max(1, jobs)
         allowed = limit if limit is not None else int(0.8 * available_memory())
-        total = need.total_bytes if table else need.process_bytes
+        working = processes * (_PROCESS_BYTES + need.training_bytes) + self.cell_count * _CELL_BYTES
+        total = working + (need.table_bytes if table else 0)
         if total <= allowed:
             return need
-        room = allowed - need.process_bytes
         opening = (
             f"the sweep has {self.cell_count:,} cells × {self.seeds} seeds = {need.replicas:,} replicas and needs "
-            f"about {_size(total)} of memory; {_size(allowed)} may be used. "
+            f"about {memory_text(total)} of memory; {memory_text(allowed)} may be used. "
         )
+        room = allowed - working
+        if 2 * self.cell_count * _CELL_BYTES > allowed:
+            raise ConfigError(f"{opening}Sweep at most about {allowed // (4 * _CELL_BYTES):,} cells at a time")
         if room <= 0:
-            per_replica = (need.process_bytes / max(1, jobs) - _PROCESS_BYTES) / need.chunk
-            fitting = int((allowed / max(1, jobs) - _PROCESS_BYTES) / per_replica)
+            fitting = (allowed // processes - _PROCESS_BYTES) // need.replica_bytes
             advice = (
                 f"Train at most {fitting} replicas at once in each of {jobs} processes (chunk={fitting})"
                 if fitting >= 1
                 else "Not even one replica per process fits: use fewer jobs, or a smaller environment or group_size"
             )
             raise ConfigError(opening + advice)
-        if not table:
-            return need
-        thinner = self._metrics_every * math.ceil(need.table_bytes / room)
-        cells = max(1, int(self.cell_count * room / need.table_bytes))
+        thinner = self.record_every * -(-need.table_bytes // room)
+        cells = max(1, self.cell_count * room // need.table_bytes)
         raise ConfigError(
-            f"{opening}Its table has {need.rows:,} rows: raise metrics_every from {self._metrics_every} to about "
+            f"{opening}Its table has {need.rows:,} rows: raise metrics_every from {self.record_every} to about "
             f"{thinner}, or sweep chunks of at most {cells:,} cells, each into a folder of its own"
         )
 
     # -- how it is cut ---------------------------------------------------------------------------------------
 
-    @cached_property
-    def _metrics_every(self) -> int:
-        return self.metrics_every or max(1, max(int(value) for value in self._values_of("steps")) // _RECORDS)
+    @property
+    def record_every(self) -> int:
+        """Rollouts between two rows, in every cell."""
+        return self.metrics_every or max(1, max(int(value) for value in self._values_of("steps")) // MOST_RECORDS)
 
     def blocks(self) -> Iterator[Block]:
         """The blocks, in order; the same ones on every call."""
         number = 0
-        for setup, members in self._groups():
-            spec = make_spec(setup.env, **members[0][2])
-            elements = per_replica_elements(spec, setup.settings["group_size"])
-            size = self.chunk or max(1, chunk_elements(self.device) // elements)
+        for members in self._groups():
+            first = members[0]
+            size = self.chunk or block_size(
+                replica_elements(first.environment.automaton(), first.setup.settings["group_size"]), self.device
+            )
             # Seeds vary slowest: a block mostly shares one seed, whose random numbers are then drawn once for it.
             total = len(members) * self.seeds
             for start in range(0, total, size):
                 replicas = [divmod(index, len(members)) for index in range(start, min(start + size, total))]
-                yield self._block(number, setup, members, replicas)
+                chosen = [members[index] for _, index in replicas]
+                yield self._block(number, chosen, tuple(seed for seed, _ in replicas))
                 number += 1
 
     @cached_property
@@ -332,43 +280,45 @@ class Sweep:
         """Number of blocks."""
         return sum(1 for _ in self.blocks())
 
-    def _block(
-        self, number: int, setup: Setup, members: Sequence[_Member], replicas: Sequence[tuple[int, int]]
-    ) -> Block:
-        chosen = [members[index] for _, index in replicas]
-        names = list(chosen[0][1])
-        tensors = {name: tuple(float(hyper[name]) for _, hyper, _ in chosen) for name in names}
+    def _block(self, number: int, members: Sequence[_Member], seeds: tuple[int, ...]) -> Block:
+        setup = members[0].setup
+        values = {name: [float(member.per_replica[name]) for member in members] for name in members[0].per_replica}
+        tensors = {name: torch.tensor(column, dtype=self.torch_dtype) for name, column in values.items()}
         rates = tensors.pop("learning_rate", None)
+        hyper = {name: column.view(-1, 1, 1) for name, column in tensors.items()}
+        axes = {axis.name: [self.cells[member.cell][axis.name] for member in members] for axis in self.axes}
         return Block(
             number=number,
-            setup=setup,
-            cells=tuple(cell for cell, _, _ in chosen),
-            seeds=tuple(seed for seed, _ in replicas),
+            objective=setup.objective_with(hyper),
+            environments=tuple(member.environment for member in members),
+            model=setup.model,
+            initial=None,
+            settings=Settings(**setup.settings | ({} if rates is None else {"learning_rate": rates})),
+            seeds=seeds,
             master_seed=self.seed,
-            hyper_parameters=tensors,
-            learning_rates=rates,
-            environment_parameters=tuple(parameters for _, _, parameters in chosen),
-            columns={axis.name: tuple(self.cells[cell][axis.name] for cell, _, _ in chosen) for axis in self.axes},
+            labels={"cell": [member.cell for member in members], **axes},
         )
 
-    def _groups(self) -> list[tuple[Setup, list[_Member]]]:
-        """Cells that can share a batch, with what they share."""
-        groups: dict[str, tuple[Setup, list[_Member]]] = {}
+    def _groups(self) -> list[list[_Member]]:
+        """Cells that can share a batch."""
+        groups: dict[str, list[_Member]] = {}
         shapes: list[Automaton] = []
-        known: dict[str, int] = {}
+        known: dict[Environment, tuple[Environment, int]] = {}
         for cell, values in enumerate(self.cells):
-            setup, per_replica, parameters = self._resolved(values)
-            key = repr((setup.env, sorted(parameters.items())))
-            if key not in known:
-                known[key] = _shape_of(make_spec(setup.env, **parameters), shapes)
-            shared = repr((str(setup.objective), setup.hyper_parameters, setup.env, setup.model, setup.settings))
-            groups.setdefault(f"{shared} {known[key]}", (setup, []))[1].append((cell, per_replica, parameters))
+            member = self._resolved(cell, values)
+            found = member.environment
+            if found not in known:
+                known[found] = found, _shape_of(found.automaton(), shapes)
+            # Equal environments are one object, whose transitions are then unfolded once.
+            shared, shape = known[found]
+            groups.setdefault(f"{member.setup} {shape}", []).append(replace(member, environment=shared))
         return list(groups.values())
 
-    def _resolved(self, values: Mapping[str, Any]) -> tuple[Setup, dict[str, float], dict[str, Any]]:
-        """What a cell shares with others, its tensor hyper-parameters, and its environment parameters."""
+    def _resolved(self, cell: int, values: Mapping[str, Any]) -> _Member:
+        """What a cell shares with others, and what it has to itself."""
         whole: dict[str, Any] = {name: values.get(name, getattr(self, name)) for name in _WHOLE}
-        settings = {name: getattr(self, name) for name in _SETTINGS} | {"metrics_every": self._metrics_every}
+        settings = {item.name: getattr(self, item.name) for item in fields(Settings)}
+        settings["metrics_every"] = self.record_every
         hyper: dict[str, Any] = {}
         per_replica: dict[str, float] = {}
         parameters: dict[str, Any] = {}
@@ -384,17 +334,8 @@ class Sweep:
             per_replica[name] = hyper.pop(name)
         if "learning_rate" in values:
             per_replica["learning_rate"] = settings.pop("learning_rate")
-        setup = Setup(
-            objective=whole["objective"],
-            hyper_parameters=hyper,
-            env=whole["env"],
-            model=whole["model"],
-            settings=settings,
-            sampled_metrics=self.sampled_metrics,
-            device=self.device,
-            compile=self.compile,
-        )
-        return setup, per_replica, parameters
+        setup = _Setup(whole["objective"], hyper, whole["env"], whole["model"], settings)
+        return _Member(cell, setup, per_replica, make_environment(whole["env"], **parameters))
 
     # -- names -----------------------------------------------------------------------------------------------
 
@@ -490,15 +431,25 @@ class Sweep:
         tried: list[dict[str, Any]] = [first]
         for axis in self.axes:
             ends = axis.values if isinstance(axis, Axis) else (axis.low, axis.high)
-            tried += [{**first, axis.name: value} for value in ends[:1000]]
+            tried += [{**first, axis.name: value} for value in ends[:_TRIED]]
+            for value in ends[_TRIED:]:
+                if type(value) is not type(ends[0]):
+                    raise ConfigError(
+                        f"{axis.name} is varied over {shortened(ends)}, with {shown(value)} among them; give values of "
+                        "one kind"
+                    )
+        made: set[tuple[str, Environment]] = set()
         for values in tried:
-            setup, per_replica, parameters = self._resolved(values)
-            rate = per_replica.get("learning_rate", setup.settings.get("learning_rate"))
-            loop = Settings(**{**setup.settings, "learning_rate": rate})
-            hyper = {name: value for name, value in per_replica.items() if name != "learning_rate"}
-            objective = with_hyper_parameters(make_objective(setup.objective), {**setup.hyper_parameters, **hyper})
-            loop.resolve_advantage(objective.advantage)
-            make_spec(setup.env, **parameters)
+            member = self._resolved(0, values)
+            hyper = dict(member.per_replica)
+            settings = member.setup.settings
+            if "learning_rate" in hyper:
+                settings = {**settings, "learning_rate": hyper.pop("learning_rate")}
+            objective = member.setup.objective_with(hyper)
+            Settings(**settings).resolve_advantage(objective.advantage)
+            if (member.setup.model, member.environment) not in made:
+                made.add((member.setup.model, member.environment))
+                make_policy(member.setup.model, member.environment.automaton().initial_logits.unsqueeze(0).float())
 
     def _shapes(self) -> Iterator[tuple[Automaton, int]]:
         """Environments and group sizes that may occur, each axis tried on its own."""
@@ -510,25 +461,45 @@ class Sweep:
             and (self._kinds[axis.name][0] == "environment" or axis.name in ("env", "group_size"))
         ]
         for values in [base, *({**base, axis.name: value} for axis in relevant for value in axis.values)]:
-            setup, _, parameters = self._resolved(values)
-            yield make_spec(setup.env, **parameters), setup.settings["group_size"]
+            member = self._resolved(0, values)
+            yield member.environment.automaton(), member.setup.settings["group_size"]
 
 
-_Member = tuple[int, dict[str, float], dict[str, Any]]
-"""A cell's number, its tensor hyper-parameters and its environment parameters."""
+@dataclass(frozen=True)
+class _Setup:
+    """What the replicas of a block have in common; cells that differ in any of it run one after the other."""
+
+    objective: str | Objective
+    hyper_parameters: dict[str, Any]
+    env: str
+    model: str
+    settings: dict[str, Any]
+
+    def objective_with(self, values: Mapping[str, Any]) -> Objective:
+        """The objective with the common hyper-parameters and these."""
+        return _with_hyper_parameters(make_objective(self.objective), {**self.hyper_parameters, **values})
 
 
-def available_memory() -> int:
-    """Bytes this process may still take: the machine's free memory, or what its control group leaves."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) << 10
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+@dataclass(frozen=True)
+class _Member:
+    """A cell: its number, what it shares, its tensor hyper-parameters and learning rate, and its environment."""
+
+    cell: int
+    setup: _Setup
+    per_replica: dict[str, float]
+    environment: Environment
+
+
+def _with_hyper_parameters(objective: Objective, values: Mapping[str, Any]) -> Objective:
+    """The objective with other hyper-parameters; one that a wrapper does not have is looked for in its base."""
+    own = {item.name for item in fields(objective)}
+    mine = {name: value for name, value in values.items() if name in own}
+    rest = {name: value for name, value in values.items() if name not in own}
+    if rest:
+        base = getattr(objective, "base", None)
+        assert isinstance(base, Objective), "the names of axes are checked before"
+        mine["base"] = _with_hyper_parameters(base, rest)
+    return replace(objective, **mine) if mine else objective
 
 
 def _shape_of(spec: Automaton, shapes: list[Automaton]) -> int:
@@ -557,7 +528,7 @@ def _hyper_parameters(objective: Objective, *, tensors: bool = False) -> Iterato
 def _environment_fields(env: str) -> dict[str, Field[Any]]:
     """The parameters an environment's id leaves open."""
     _, written = parse_call(env)
-    return {item.name: item for item in fields(ENVIRONMENTS[make_spec(env).name]) if item.name not in written}
+    return {item.name: item for item in fields(make_environment(env)) if item.name not in written}
 
 
 def _whole_numbers(axis: Axis) -> Axis:
@@ -570,17 +541,26 @@ def _whole_numbers(axis: Axis) -> Axis:
     return Axis(axis.name, tuple(int(value) for value in axis.values))
 
 
+def _check_name(field: str, given: object) -> None:
+    if not isinstance(given, str) and not (field == "objective" and isinstance(given, Objective)):
+        raise ConfigError(f"{field} is {shown(given)}; expected a name, or name(key=value,…)")
+
+
+def _axes(written: Any) -> tuple[Axis | Range, ...]:
+    """Axes from what somebody wrote: one, or a list of them."""
+    items = [written] if isinstance(written, str | Axis | Range) else written
+    if not isinstance(items, Sequence) or not all(isinstance(item, str | Axis | Range) for item in items):
+        raise ConfigError(f"vary is {shown(written)}; expected axes, such as ['clip_low=0.1,0.2', 'epochs=2,4']")
+    return tuple(parse_axis(item) if isinstance(item, str) else item for item in items)
+
+
 def _axis_from_yaml(name: str, given: Any) -> Axis | Range:
     if isinstance(given, str):
         return parse_axis(f"{name}={given}")
     if isinstance(given, Mapping):
         unknown = set(given) - {"low", "high", "points", "log"}
-        if unknown or not {"low", "high"} <= set(given):
-            raise ConfigError(f"axis {name} is {dict(given)}; expected low, high, and perhaps points and log")
+        if unknown or not {"low", "high"} <= set(given) or not isinstance(given.get("log", False), bool):
+            raise ConfigError(f"axis {name} is {shown(given)}; expected low, high, and perhaps points and log")
         suffix = (f":{given['points']}" if "points" in given else "") + (":log" if given.get("log") else "")
         return parse_axis(f"{name}={given['low']}:{given['high']}{suffix}")
     return Axis(name, tuple(given if isinstance(given, Sequence) else [given]))
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -50,12 +50,9 @@ class Training:
         settings: the loop.
         seeds: each replica's seed number; replicas of equal seed and environment see the same random numbers.
         master_seed: changes all of them.
-        sampled_metrics: whether recorded steps also measure the sampled batches of their updates, which costs about
-            as much as the updates.
-        compile: whether rollouts and updates are compiled programs.
 
     Raises:
-        ConfigError: `compile` with a policy or an objective that cannot be.
+        ConfigError: programs are to be compiled for a policy or an objective that cannot be.
     """
 
     def __init__(
@@ -66,9 +63,6 @@ class Training:
         settings: Settings,
         seeds: Sequence[int],
         master_seed: int,
-        *,
-        sampled_metrics: bool = True,
-        compile: bool = False,
     ) -> None:
         device = policy.parameters[0].device
         self.objective = objective
@@ -76,8 +70,6 @@ class Training:
         self._measured_spec = spec
         self.policy = policy
         self.settings = settings
-        self.largest_log_ratio = 0.0
-        self._sampled_metrics = sampled_metrics
         sequences = spec.prompts * settings.group_size
         self._shape = (len(seeds), sequences, spec.horizon)
         self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1), device=device)
@@ -86,7 +78,7 @@ class Training:
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
         self._compiled = None
-        if compile:
+        if settings.compile:
             self._compiled = CompiledLoop(objective, policy, self._optimiser, settings.epochs, settings.max_grad_norm)
         self._needs_entropies = "entropies" in objective.needs
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
@@ -96,19 +88,19 @@ class Training:
         if self._mismatch is not None:
             numbers = self._mismatch.numbers(policy, sequences, spec.horizon)
             self._noise = UniformStreams(master_seed, seeds, numbers, purpose=1, device=device)
-        self._parts = [_part(spec.prompts, settings, index, device) for index in range(settings.minibatches)]
+        self._minibatches = [_positions(spec.prompts, settings, index, device) for index in range(settings.minibatches)]
         self._batches: list[TokenBatch] = []
 
     def run(self) -> Iterator[Row | None]:
         """Train; yields one item per rollout, a `Row` where one is due, after a first row for the initial policy."""
         measure = ExactMeasurement(self._measured_spec, self.policy)
         yield Row(0, measure.after(self.policy, every_step=True))
-        every = self.settings.metrics_every
+        every = self.settings.record_every
         for step in range(1, self.settings.steps + 1):
             due = step % every == 0 or step == self.settings.steps
             if due:
                 measure.before(self.policy)
-            sampled = self._iterate(record=due and self._sampled_metrics)
+            sampled = self._iterate(record=due and self.settings.sampled_metrics)
             exact = measure.after(self.policy, every_step=every == 1) if due else {}
             yield Row(step, {name: value.cpu() for name, value in sampled.items()} | exact) if due else None
 
@@ -125,27 +117,26 @@ class Training:
         lengths = samples.mask.sum(-1).view_as(groups)
         advantages = estimate(self._advantages, groups, lengths=lengths).view(replicas, sequences)
 
-        batches: list[tuple[Samples, TokenBatch]] = []
-        for number, part in enumerate(self._parts):
-            part_samples = _take_sequences(samples, part)
+        minibatches: list[tuple[Samples, TokenBatch]] = []
+        for number, positions in enumerate(self._minibatches):
+            taken = _take_sequences(samples, positions)
             fields: dict[str, Any] = {
-                "log_probs": part_samples.log_probs,
-                "old_log_probs": part_samples.log_probs,
-                "advantages": advantages if part is None else advantages[:, part],
-                "mask": part_samples.mask,
-                "entropies": part_samples.entropies,
-                "old_entropies": part_samples.entropies,
-                "sampler_log_probs": _columns(sampler_log_probs, part),
+                "log_probs": taken.log_probs,
+                "old_log_probs": taken.log_probs,
+                "advantages": advantages if positions is None else advantages[:, positions],
+                "mask": taken.mask,
+                "entropies": taken.entropies,
+                "old_entropies": taken.entropies,
+                "sampler_log_probs": _columns(sampler_log_probs, positions),
             }
             # The first rollout is checked; the same code makes the others, and exact metrics refuse a diverged policy.
             batch = TokenBatch.trusted(like=self._batches[number], **fields) if self._batches else TokenBatch(**fields)
-            batches.append((part_samples, batch))
-        self._batches = [batch for _, batch in batches]
+            minibatches.append((taken, batch))
+        self._batches = [batch for _, batch in minibatches]
         recorder = _UpdateRecorder(self.settings)
-        for update in self._updates(batches, record=record):
+        for update in self._updates(minibatches, record=record):
             with torch.no_grad():
                 recorder.add(self.objective, update)
-                self.largest_log_ratio = max(self.largest_log_ratio, float(update.batch.log_ratio.abs().max()))
         if not record:
             return {}
         return recorder.means() | {
@@ -185,13 +176,13 @@ class Training:
             samples = writers[0].recompute(samples, entropies=entropies)
         return samples, None
 
-    def _updates(self, parts: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
+    def _updates(self, minibatches: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
         """Make the updates that a rollout serves; yields what each of them saw, if recorded."""
         if self._compiled is not None:
-            yield from self._compiled.update(parts, record=record)
+            yield from self._compiled.update(minibatches, record=record)
             return
         limit = self.settings.max_grad_norm
-        for samples, batch in [*parts] * self.settings.epochs:
+        for samples, batch in [*minibatches] * self.settings.epochs:
             current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
             gradients = self.policy.gradient(samples, *self._loss_gradient(current))
             norm = gradient_norm(gradients) if record or limit is not None else None
@@ -241,7 +232,7 @@ class _UpdateRecorder:
         }
 
 
-def _part(prompts: int, settings: Settings, index: int, device: torch.device) -> Tensor | None:
+def _positions(prompts: int, settings: Settings, index: int, device: torch.device) -> Tensor | None:
     """The sequences of mini-batch `index`, or `None` for all of them."""
     if settings.minibatches == 1:
         return None
@@ -250,12 +241,12 @@ def _part(prompts: int, settings: Settings, index: int, device: torch.device) ->
     return (torch.arange(prompts, device=device).unsqueeze(-1) * settings.group_size + within).flatten()
 
 
-def _take_sequences(samples: Samples, part: Tensor | None) -> Samples:
-    if part is None:
+def _take_sequences(samples: Samples, positions: Tensor | None) -> Samples:
+    if positions is None:
         return samples
-    taken = {name: value[:, part] for name, value in vars(samples).items() if value is not None}
+    taken = {name: value[:, positions] for name, value in vars(samples).items() if value is not None}
     return replace(samples, **taken)
 
 
-def _columns(values: Tensor | None, part: Tensor | None) -> Tensor | None:
-    return values if values is None or part is None else values[:, part]
+def _columns(values: Tensor | None, positions: Tensor | None) -> Tensor | None:
+    return values if values is None or positions is None else values[:, positions]

@@ -346,9 +346,9 @@ def test_waste_of_a_run(env, share):
     # With ten right arms a learner settles on few of them; with one right answer there is nothing to choose between.
     spec = make_spec(env).for_seeds(range(SEEDS))
     policy = make_policy("tabular", spec.initial_logits, Episodes(spec.initial_states, spec.step, spec.horizon))
-    settings = Settings(steps=40, group_size=16, epochs=4, learning_rate=32.0)
+    settings = Settings(steps=40, group_size=16, epochs=4, learning_rate=32.0, sampled_metrics=False)
     reference = policy.log_policy()
-    training = Training(make_objective("ppo"), spec, policy, settings, range(SEEDS), 0, sampled_metrics=False)
+    training = Training(make_objective("ppo"), spec, policy, settings, range(SEEDS), 0)
     curve = torch.stack([exact.wasted_drift(spec, policy.log_policy(), reference) for _ in training.run()])
     assert exact.evaluate(spec, policy.log_policy()).success.mean() > 0.7  # it did learn
     assert curve.shape == (41, SEEDS)

@@ -192,7 +192,7 @@ def test_minibatches_hold_the_same_number_of_responses_of_every_prompt() -> None
     training = Training(spy, tables, make_policy("tabular", tables.initial_logits), settings, [0], 0)
     list(training.run())
     assert [tuple(batch.mask.shape) for batch in spy.seen] == [(1, 6, 1)] * 4  # type: ignore[attr-defined]
-    firsts = [training._initial_states[part].tolist() for part in training._parts]
+    firsts = [training._initial_states[positions].tolist() for positions in training._minibatches]
     assert firsts == [[0, 0, 1, 1, 2, 2]] * 2
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from testbed.errors import ConfigError, UnknownNameError
+from testbed.objectives.dapo import DAPO
+from testbed.objectives.erc import ERC
 from testbed.simulation import simulate
 from testbed.simulation.axes import Axis, Range, parse_axis, sobol
 from testbed.simulation.blocks import compute
@@ -56,12 +58,18 @@ def test_reads_an_axis(text: str, expected: Axis | Range) -> None:
         ("clip_low=", "cannot read"),
         ("clip low=1,2", "cannot read"),
         ("clip_low=a:b:3", "cannot read"),
+        ("clip_low={[]:1}", r"cannot read --vary 'clip_low=\{\[\]:1\}'; expected"),
         ("clip_low=0:1:3:lin", "cannot read"),
         ("clip_low=0:1:2:3", "cannot read"),
         ("clip_low=1:0:3", "from 1 to 0; expected two finite numbers, the smaller first"),
         ("clip_low=0:1:1", "over 1 points from 0 to 1; give at least 2"),
         ("clip_low=0:1:3:log", "logarithmic scale from 0; expected a positive lower end"),
         ("clip_low=0.1,0.2,0.1", "varied over 0.1, 0.2, 0.1, where 0.1 repeats; give each value once"),
+        ("clip_low=0:1:99999999999", "over 99999999999 points from 0 to 1; give at least 2 and at most 1,000,000"),
+        ("clip_low=-1e308:1e308:3", "from -1e.308 to 1e.308; expected two finite numbers"),
+        (f"steps={10**24},3", f"steps is varied over {10**24}; expected numbers below 2\\^64, words"),
+        (f"clip_low=1:2:{'9' * 5000}", "cannot read --vary"),
+        (f"{'x' * 5000}", "cannot read --vary 'x+\\.\\.\\.x+'; expected"),
         (f"steps={','.join(map(str, range(2000)))},7", r"over 0, 1, 2, … 7 \(2,001 values\), where 7 repeats"),
     ],
 )
@@ -132,9 +140,35 @@ def test_refuses_before_the_first_draw(vary: list[str], error: type[Exception], 
         Sweep(**SMALL | {"env": "NullBandit-v1(arms=6)"}, vary=vary)
 
 
+@pytest.mark.parametrize("value", ["-" * 1000 + "1", "[1]", "{}", "9" * 5000, "b'x'", "1j"])
+def test_values_that_are_no_numbers_or_words_are_text(value: str) -> None:
+    assert parse_axis(f"clip_low={value}") == Axis("clip_low", (value,))
+    with pytest.raises(ConfigError, match=r"clip_low is .*; expected"):
+        Sweep(**SMALL, vary=[f"clip_low={value}"])
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"env": 5}, "env is 5; expected a name"),
+        ({"model": None}, "model is None; expected a name"),
+        ({"vary": 3}, "vary is 3; expected axes"),
+        ({"vary": [None]}, "vary is .None.; expected axes"),
+        ({"chunk": 0}, "chunk is 0"),
+        ({"seeds": 10**24}, "seeds is 1000000000000000000000000; expected a whole number of at most"),
+        ({"steps": 10**399}, "steps is a number of about 400|steps is 10+...0+; expected a whole number of at most"),
+        ({"steps": "3"}, "steps is '3'; expected a whole number"),
+        ({"device": "nowhere"}, "device is 'nowhere', which cannot be used here"),
+        ({"device": "meta"}, "device is 'meta', which cannot be used here"),
+        ({"device": 3}, "device is 3, which cannot be used here"),
+        ({"dtype": "float16"}, "dtype is 'float16'; expected one of float32, float64"),
+        ({"compile": "yes"}, "compile is 'yes'; expected true or false"),
+        ({"sampled_metrics": 1}, "sampled_metrics is 1; expected true or false"),
+        ({"learning_rate": torch.ones(2)}, "learning_rate is a tensor; a sweep takes one number"),
+        ({"learning_rate": 10**399}, "learning_rate is 1"),
+        ({"max_grad_norm": torch.ones(2)}, r"max_grad_norm is tensor\(\[1., 1.\]\); expected a positive number"),
+        ({"vary": ["model=tabular,tabula"]}, "unknown model 'tabula'; did you mean 'tabular'"),
+        ({"vary": [Axis("clip_low", (*(n / 2000 for n in range(1500)), "x"))]}, "with 'x' among them; give values of"),
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"seeds": True}, "seeds is True"),
@@ -144,7 +178,7 @@ def test_refuses_before_the_first_draw(vary: list[str], error: type[Exception], 
     ],
 )
 def test_refuses_fields_out_of_range(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
         Sweep(**SMALL | fields)
 
 
@@ -163,7 +197,13 @@ def test_ambiguous_name_asks_for_a_prefix(monkeypatch: pytest.MonkeyPatch) -> No
 def test_hyper_parameter_of_a_wrapped_objective() -> None:
     sweep = Sweep(**SMALL | {"objective": "erc(base=dapo)"}, vary=["clip_low=0.1,0.2", "beta_low=0.05,0.1"])
     (block,) = sweep.blocks()
-    assert block.hyper_parameters["clip_low"][:4] == (0.1, 0.1, 0.2, 0.2)
+    assert isinstance(block.objective, ERC)
+    assert isinstance(block.objective.base, DAPO)
+    expected = {"clip_low": [0.1, 0.1, 0.2, 0.2], "beta_low": [0.05, 0.1, 0.05, 0.1]}
+    for objective, name in ((block.objective.base, "clip_low"), (block.objective, "beta_low")):
+        values = getattr(objective, name)
+        assert values.shape == (12, 1, 1)
+        assert values.flatten()[:4].tolist() == pytest.approx(expected[name], rel=1e-7)  # float32
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
@@ -177,7 +217,7 @@ def test_what_can_share_a_batch_does() -> None:
     )
     assert together.block_count == 1
     (block,) = together.blocks()
-    assert len(block.cells) == 16 * 3
+    assert block.labels["cell"] == list(range(16)) * 3
     assert block.seeds == tuple(seed for seed in range(3) for _ in range(16))
     apart = Sweep(**SMALL | {"env": "NullBandit-v1(contexts=2)"}, vary=["epochs=1,2", "arms=5,6", "clip_low=0.1,0.2"])
     assert apart.block_count == 4
@@ -258,13 +298,20 @@ def test_threads_are_left_as_found() -> None:
 
 
 def test_refuses_a_grid_that_does_not_fit() -> None:
-    sweep = Sweep(**SMALL, vary=["clip_low=0.1:0.9:100000", "clip_high=0.1:0.9:100000"])
-    # 1e10 cells x 3 seeds, 5 rows each (steps 0 to 4) of about 16 columns, 8 bytes a number, three copies.
-    assert sweep.estimate().table_bytes == pytest.approx(3 * 8 * 1e10 * 3 * 5 * 16, rel=1e-12)
+    sweep = Sweep(**SMALL, vary=["clip_low=0.1:0.9:1000", "clip_high=0.1:0.9:1000"])
+    # 1e6 cells x 3 seeds, 5 rows each (steps 0 to 4) of about 16 columns, 8 bytes a number, three copies.
+    assert sweep.estimate().table_bytes == pytest.approx(3 * 8 * 1e6 * 3 * 5 * 16, rel=1e-12)
     with pytest.raises(
-        ConfigError, match=r"10,000,000,000 cells × 3 seeds = 30,000,000,000 replicas.*raise metrics_every from 1"
+        ConfigError, match=r"1,000,000 cells × 3 seeds = 3,000,000 replicas.*raise metrics_every from 1"
     ):
-        run_sweep(sweep, memory_limit=8 << 30)
+        run_sweep(sweep, memory_limit=5 << 30)
+
+
+def test_refuses_more_cells_than_can_be_listed(tmp_path: Path) -> None:
+    sweep = Sweep(**SMALL, vary=["clip_low=0.1:0.9:100000", "clip_high=0.1:0.9:100000"])
+    with pytest.raises(ConfigError, match=r"10,000,000,000 cells .* Sweep at most about [\d,]+ cells at a time"):
+        run_sweep(sweep, tmp_path / "sweep", shard="1/1000", memory_limit=8 << 30)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_refusal_names_a_chunk_that_fits() -> None:
@@ -305,8 +352,31 @@ vary:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("- 1", ConfigError, "holds list; expected a mapping"),
-        ("objective: [", ConfigError, "is no valid YAML"),
+        ("- 1", ConfigError, r"holds \[1\]; expected a mapping of a sweep's fields"),
+        ("objective: [", ConfigError, "sweep.yaml is not YAML: line 1, column 13"),
+        ("objective: dapo\nenv: NullBandit-v1\nsteps: many", ConfigError, "steps is 'many'; expected int"),
+        ("objective: dapo\nenv: NullBandit-v1\nseeds: 2.5", ConfigError, "seeds is 2.5; expected int"),
+        ("objective: dapo\nenv: NullBandit-v1\nchunk: []", ConfigError, r"chunk is \[\]; expected int"),
+        ("objective: dapo\nenv: 5", ConfigError, "env is 5; expected str"),
+        ("objective: {dapo: 1}\nenv: NullBandit-v1", ConfigError, "objective is .'dapo': 1.; expected a name"),
+        ("objective: dapo\nenv: NullBandit-v1\nvary: [1]", ConfigError, r"vary is \[1\]; expected axes, such as"),
+        (
+            "objective: dapo\nenv: NullBandit-v1\nvary: {clip_low: [[1]]}",
+            ConfigError,
+            r"varied over \[1\]; expected num",
+        ),
+        ("objective: dapo\nenv: NullBandit-v1\nvary: {clip_low: []}", ConfigError, "varied over no values"),
+        (
+            "objective: dapo\nenv: NullBandit-v1\nvary: {steps: !!timestamp soon}",
+            ConfigError,
+            "'soon' cannot be read as",
+        ),
+        ("objective: dapo\nenv: NullBandit-v1\nvary: {1: [2]}", ConfigError, "vary has the key 1, which YAML reads as"),
+        (
+            "objective: dapo\nenv: NullBandit-v1\nvary: {clip_low: {low: 1, high: 2, log: 3}}",
+            ConfigError,
+            "axis clip_low is",
+        ),
         ("objective: dapo", ConfigError, "the sweep has no env"),
         (
             "objective: dapo\nenv: NullBandit-v1\nseed_count: 3",
@@ -320,6 +390,20 @@ def test_refuses_yaml(tmp_path: Path, text: str, error: type[Exception], message
     (tmp_path / "sweep.yaml").write_text(text)
     with pytest.raises(error, match=message):
         Sweep.from_yaml(tmp_path / "sweep.yaml")
+
+
+def test_yaml_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_bytes(b"objective: dapo\nenv: NullBandit-v1\xff")
+    with pytest.raises(ConfigError, match=r"sweep.yaml is no plain text: byte 0xff .*; save it as UTF-8"):
+        Sweep.from_yaml(tmp_path / "sweep.yaml")
+
+
+def test_one_axis_need_not_be_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text('objective: dapo\nenv: NullBandit-v1\nlearning_rate: 1e-3\nvary: "clip_low=0.1,0.2"')
+    assert Sweep.from_yaml(path) == Sweep(
+        objective="dapo", env="NullBandit-v1", learning_rate=1e-3, vary=["clip_low=0.1,0.2"]
+    )
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
