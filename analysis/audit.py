@@ -35,7 +35,7 @@ from analysis.statistics import MINIMUM_SEEDS, interval, proportion_interval
 from analysis.trajectories import Trajectories, curve
 from envs import exact, make_spec
 from testbed.diagnostics import metric_info
-from testbed.errors import ConfigError, TestbedError
+from testbed.errors import ConfigError
 from testbed.objectives import Objective, make_objective, objective_names
 from testbed.output import fresh_folder
 from testbed.progress import LateProgress
@@ -314,8 +314,11 @@ def audit(
         results = []
         sensitivity: Mapping[str, Any] | None = None
         with LateProgress("auditing", len(STRESSES) + 1) as progress:
+            unfit = _unfit(findings)
             for stress in STRESSES:
-                results.append(_run(stress, arms, seeds, seed))
+                results.append(
+                    StressResult(stress.name, stress.question, unfit) if unfit else _run(stress, arms, seeds, seed)
+                )
                 progress.advance()
             if not all(result.not_run for result in results):
                 sensitivity = _sensitivity(arms, seeds, seed)
@@ -385,15 +388,23 @@ def _is_objective(value: Any) -> bool:
 def _gradient(objective: Objective, given: Drawn) -> torch.Tensor | None:
     try:
         return loss_and_gradient(objective, given.batch())[1]
-    except (TestbedError, RuntimeError, TypeError, ValueError):
+    except Exception:
         return None
+
+
+def _unfit(findings: Sequence[Finding]) -> str:
+    """Why an objective cannot be trained at all, or an empty string."""
+    first = findings[0]
+    return f"There is nothing to train with while {first.law!r} is broken" if first.outcome == "broken" else ""
 
 
 def _run(stress: Stress, arms: Mapping[str, Objective], seeds: int, seed: int) -> StressResult:
     try:
         runs = _simulate(stress.setting, arms, seeds, seed)
-    except (TestbedError, ArithmeticError, RuntimeError, TypeError, AttributeError) as error:
-        return StressResult(stress.name, stress.question, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    except Exception as error:
+        # Somebody else's code may raise anything.
+        said = str(error).splitlines() or ["no message"]
+        return StressResult(stress.name, stress.question, f"{type(error).__name__}: {said[0]}")
     drawn = {_side_label(name, arms): run for name, run in runs.items()}
     optimum = exact.maximum_entropy_optimum(make_spec(stress.setting["env"])).entropy
     return StressResult(
@@ -469,7 +480,7 @@ def _sensitivity(arms: Mapping[str, Objective], seeds: int, seed: int) -> dict[s
     def regret(objective: Objective, rate: float) -> tuple[float, float, float]:
         try:
             runs = _simulate(MODULAR_SUM | {"learning_rate": rate}, {AUDITED: objective}, seeds, seed)
-        except (TestbedError, ArithmeticError, RuntimeError):
+        except Exception:
             return (math.nan, math.nan, math.nan)
         return _estimate(measure.read(runs[AUDITED]))
 
@@ -494,7 +505,7 @@ def _weights(objective: Objective) -> list[dict[str, Any]] | None:
 
     try:
         return gradient_weight_panels(objective)
-    except (TestbedError, RuntimeError, TypeError, ValueError):
+    except Exception:
         return None
 
 

@@ -2,8 +2,9 @@
 
 A check draws batches in which every branch of an objective is met, and returns what it found wrong, or `None`. Where a
 class declares an exception (`exact_on_policy`, `needs_whole_batch`, …) the objective is exempt, with the reason; a
-declaration that is not true is a finding like any other. The same checks judge the registered objectives in
-the tests and an unpublished one in `analysis.audit`.
+declaration that is not true is a finding like any other. A law whose check means nothing while another law is broken
+is not checked then, so that one mistake is one finding. The same checks judge the registered objectives in the tests
+and an unpublished one in `analysis.audit`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.errors import BatchError, TestbedError
+from testbed.errors import BatchError
 from testbed.objectives import Objective
 
 __all__ = ["LAWS", "Drawn", "Finding", "Law", "check_laws", "draw", "loss_and_gradient"]
 
-Outcome = Literal["holds", "exempt", "broken"]
+Outcome = Literal["holds", "exempt", "broken", "unchecked"]
 PRECISION = 1e-12
 """Relative to the largest entry: sums over thousands of terms cancel."""
 OPTIONAL = ("entropies", "old_entropies", "sampler_log_probs", "ref_log_probs")
@@ -37,12 +38,14 @@ class Law:
         statement: what has to hold, in a sentence.
         check: what is wrong with an objective, or `None`.
         exempt: why the law does not bind an objective, or an empty string. The check then has to confirm it.
+        rests_on: laws without which this one's check means nothing.
     """
 
     name: str
     statement: str
     check: Callable[[Objective], str | None]
     exempt: Callable[[Objective], str] = lambda objective: ""
+    rests_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,51 @@ class Finding:
     Attributes:
         law: the law's name.
         statement: what has to hold.
-        outcome: `holds`, `exempt` (the class declares an exception, and it is real), or `broken`.
+        outcome: `holds`, `exempt` (the class declares an exception, and it is real), `broken`, or `unchecked` (a law it
+            rests on is broken).
         detail: the reason of the exception, or what is wrong; empty where the law holds.
+        cause: of an unchecked law, the broken one.
     """
 
     law: str
     statement: str
     outcome: Outcome
     detail: str
+    cause: str = ""
 
 
 def check_laws(objective: Objective, laws: Sequence[Law] | None = None) -> list[Finding]:
     """The finding of every law, or of `laws`, in their order. An error the objective raises is a finding.
 
+    What rests on a broken law is not checked; a law that is not among `laws` counts as kept.
+
     >>> from testbed.objectives import make_objective
     >>> {finding.outcome for finding in check_laws(make_objective("dapo"))}
     {'holds'}
     >>> [finding.law for finding in check_laws(make_objective("bapo")) if finding.outcome == "exempt"]
-    ['micro-batches', 'closed form']
+    ['other responses', 'own advantage', 'micro-batches', 'closed form']
     """
-    return [_find(law, objective) for law in (LAWS if laws is None else laws)]
+    causes: dict[str, str] = {}
+    findings = []
+    for law in LAWS if laws is None else laws:
+        cause = next((causes[name] for name in law.rests_on if name in causes), "")
+        if cause:
+            finding = Finding(
+                law.name, law.statement, "unchecked", f"it means nothing while {cause!r} is broken", cause
+            )
+        else:
+            finding = _find(law, objective)
+        if finding.outcome in ("broken", "unchecked"):
+            causes[law.name] = cause or law.name
+        findings.append(finding)
+    return findings
 
 
 def _find(law: Law, objective: Objective) -> Finding:
     try:
         wrong = law.check(objective)
-    except (TestbedError, ArithmeticError, AttributeError, IndexError, LookupError, RuntimeError, TypeError) as error:
+    except Exception as error:
+        # Somebody else's code may raise anything.
         wrong = f"it raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     if wrong is not None:
         return Finding(law.name, law.statement, "broken", wrong)
@@ -176,19 +198,30 @@ def _first(*found: str | None) -> str | None:
 # -- what the batch must not decide ----------------------------------------------------------------------------------
 
 
+def _gradient(objective: Objective) -> str | None:
+    batch, leaf = _wide().batch()
+    loss = objective.loss(batch)
+    if loss.shape != leaf.shape[:-2]:
+        return f"the loss has shape {tuple(loss.shape)} instead of {tuple(leaf.shape[:-2])}, one per replica"
+    if not bool(loss.isfinite().all()):
+        return "the loss of an ordinary batch is not finite"
+    if not loss.requires_grad:
+        return (
+            "the loss has no gradient: nothing in it depends on log_probs. Is the ratio detached, or the "
+            "log-probability that it weighs forgotten?"
+        )
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
+    if gradient is None or not bool(gradient.any()):
+        return "the gradient is zero for every token"
+    return None if bool(gradient.isfinite().all()) else "the gradient of an ordinary batch is not finite"
+
+
 def _shape(objective: Objective) -> str | None:
     batch, leaf = _wide().batch()
-    output = objective(batch)
-    if output.token_loss.shape != leaf.shape:
-        return f"token_loss has shape {tuple(output.token_loss.shape)} instead of {tuple(leaf.shape)}"
-    if output.loss.shape != leaf.shape[:-2]:
-        return f"the loss has shape {tuple(output.loss.shape)} instead of {tuple(leaf.shape[:-2])}, one per replica"
-    if not bool(output.loss.isfinite().all()):
-        return "the loss of an ordinary batch is not finite"
-    if bool(output.token_loss[~batch.mask].any()):
-        return "token_loss is not 0 outside the mask"
-    (gradient,) = torch.autograd.grad(output.loss.sum(), leaf)
-    return None if bool(gradient.any()) else "the gradient is zero for every token"
+    token_loss = objective(batch).token_loss
+    if token_loss.shape != leaf.shape:
+        return f"token_loss has shape {tuple(token_loss.shape)} instead of {tuple(leaf.shape)}"
+    return "token_loss is not 0 outside the mask" if bool(token_loss[~batch.mask].any()) else None
 
 
 def _pure(objective: Objective) -> str | None:
@@ -234,6 +267,98 @@ def _divides_by_width(objective: Objective) -> bool:
     return objective.reduction.endswith("_norm") and bool(
         torch.as_tensor(objective.max_length_or(64) != objective.max_length_or(128)).any()
     )
+
+
+def _own_advantage(objective: Objective) -> str | None:
+    given = draw(2, 40, 8)
+    generator = torch.Generator().manual_seed(4)
+    advantages = torch.randn(2, 40, 8, generator=generator, dtype=torch.float64)
+    mixed = False
+    for column in (0, 3, 7):
+        # Larger than any of before and often of the other sign: means, maxima and signs of the response all move.
+        others = 20 * torch.randn(2, 40, 8, generator=generator, dtype=torch.float64)
+        others[..., column] = advantages[..., column]
+        before, after = (
+            _token_losses(objective, given.batch(advantages=values), slice(None), column)
+            for values in (advantages, others)
+        )
+        wrong = _first(
+            _differ("token_loss", after[0], before[0]), _differ("gradient of token_loss", after[1], before[1])
+        )
+        if wrong is not None and not objective.mixes_advantages and not objective.needs_whole_batch:
+            return f"where other tokens have another advantage, {wrong}; declare mixes_advantages if that is meant"
+        mixed |= wrong is not None
+    if objective.mixes_advantages and not mixed:
+        return "it declares mixes_advantages, but a token's loss reads its own alone"
+    return None
+
+
+def _mixed_advantages(objective: Objective) -> str:
+    return objective.mixes_advantages or _whole_batch(objective)
+
+
+_EXTREMES: tuple[tuple[str, float], ...] = (
+    *(("log_probs", size) for size in (18.0, -18.0, 1e4, -1e4)),
+    *(("advantages", size) for size in (50.0, -50.0)),
+    *(("entropies", size) for size in (0.0, 30.0)),
+    *(("old_entropies", size) for size in (1e-6, 30.0)),
+    *(("sampler_log_probs", size) for size in (9.0, -9.0)),
+    *(("ref_log_probs", size) for size in (9.0, -9.0)),
+    ("old_log_probs", -60.0),
+    ("mask", 1.0),
+)
+"""What responses are given: log-probabilities so far from the old ones, or both so small, other fields so large, or a
+single token."""
+
+
+def _other_responses(objective: Objective) -> str | None:
+    if objective.needs_whole_batch:
+        # Confirmed by the law of micro-batches.
+        return None
+    given = draw(2, 40, 8)
+    for moved, kept in ((_ONE, _OTHERS), (_OTHERS, _ONE)):
+        before = _token_losses(objective, given.batch(), kept, slice(None))
+        for name, size in _EXTREMES:
+            after = _token_losses(objective, _with_extreme(given, name, size, moved).batch(), kept, slice(None))
+            found = zip(("token_loss", "gradient of token_loss"), after, before, strict=True)
+            wrong = _first(*(_differ(f"{what} of the others", new, old) for what, new, old in found))
+            if wrong is not None:
+                where = "one response has" if moved is _ONE else "all but one response have"
+                what = "length" if name == "mask" else name
+                return f"where {where} an extreme {what}, {wrong}; declare needs_whole_batch if that is meant"
+    return None
+
+
+_ONE = [3]
+_OTHERS = [row for row in range(40) if row not in _ONE]
+
+
+def _with_extreme(given: Drawn, name: str, size: float, rows: Sequence[int]) -> Drawn:
+    """The fields with some responses of the second replica changed; the first replica is as it was."""
+    changed = given.map(torch.clone)
+    chosen = (1, list(rows))
+    if name == "log_probs":
+        changed[name][chosen] = given["old_log_probs"][chosen] + size
+    elif name == "old_log_probs":
+        for field in ("log_probs", "old_log_probs", "sampler_log_probs", "ref_log_probs"):
+            changed[field][chosen] += size
+    elif name.endswith("log_probs"):
+        changed[name][chosen] += size
+    elif name == "mask":
+        changed[name][chosen] = torch.arange(8) < size
+    else:
+        changed[name][chosen] = size
+    return changed
+
+
+def _token_losses(
+    objective: Objective, built: tuple[TokenBatch, Tensor], rows: slice | list[int], columns: slice | int
+) -> tuple[Tensor, Tensor]:
+    """Token losses of some rows and columns of every replica, and the gradient of their sum."""
+    batch, leaf = built
+    chosen = objective.token_loss(batch)[:, rows][..., columns]
+    (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
+    return chosen.detach(), gradient
 
 
 def _order(objective: Objective) -> str | None:
@@ -457,38 +582,87 @@ def _no_tensors(objective: Objective) -> str:
     return "" if _tensor_hyper_parameters(objective) else "no hyper-parameter of it may be a tensor"
 
 
+def _whole_batch(objective: Objective) -> str:
+    return "a statistic of the whole batch decides a token's loss" * objective.needs_whole_batch
+
+
+_SOUND = ("gradient", "purity")
 LAWS: tuple[Law, ...] = (
-    Law("shapes", "A loss per replica and a finite token loss that is 0 outside the mask, with a gradient", _shape),
-    Law("purity", "Two calls give the same bits, and the batch is not changed", _pure),
-    Law("padding", "What stands in masked positions and how far a collator padded changes no bit", _padding),
-    Law("order", "The order of the responses does not matter", _order),
-    Law("replicas", "A replica's loss, gradient and metrics do not depend on the replicas beside it", _replicas),
+    Law("gradient", "An ordinary batch gives a finite loss per replica, with a gradient", _gradient),
+    Law("purity", "Two calls give the same bits, and the batch is not changed", _pure, rests_on=("gradient",)),
+    Law("shapes", "A loss per token, which is 0 outside the mask", _shape, rests_on=("gradient",)),
+    Law(
+        "padding",
+        "What stands in masked positions and how far a collator padded changes no bit",
+        _padding,
+        rests_on=_SOUND,
+    ),
+    Law(
+        "other responses",
+        "Nothing in one response, however extreme, changes the token losses of another",
+        _other_responses,
+        _whole_batch,
+        rests_on=_SOUND,
+    ),
+    Law(
+        "own advantage",
+        "A token's loss and its gradient read the advantage of that token, and of no other",
+        _own_advantage,
+        _mixed_advantages,
+        rests_on=(*_SOUND, "other responses"),
+    ),
+    Law(
+        "order",
+        "The order of the responses does not matter",
+        _order,
+        rests_on=(*_SOUND, "other responses"),
+    ),
+    Law(
+        "replicas",
+        "A replica's loss, gradient and metrics do not depend on the replicas beside it",
+        _replicas,
+        rests_on=(*_SOUND, "other responses"),
+    ),
     Law(
         "micro-batches",
         "Parts of a batch, given the counts of the whole, add up to its loss and gradient",
         _micro_batches,
-        lambda objective: "a statistic of the whole batch decides a token's loss" * objective.needs_whole_batch,
+        _whole_batch,
+        rests_on=(*_SOUND, "padding", "other responses", "order"),
     ),
-    Law("needs", "It reads exactly the optional fields it declares, and asks for those by name", _needs),
+    Law(
+        "needs",
+        "It reads the optional fields it declares and no other, and asks for those by name",
+        _needs,
+        rests_on=_SOUND,
+    ),
     Law(
         "on-policy",
         "At ratio 1, summed over all sequences, its gradient is the exact policy gradient",
         _on_policy,
         lambda objective: objective.exact_on_policy,
+        rests_on=(*_SOUND, "own advantage", "other responses"),
     ),
     Law(
         "no advantage",
         "With A = 0 loss and gradient are exactly 0, however large the ratio",
         _no_advantage,
         lambda objective: objective.acts_without_advantage,
+        rests_on=(*_SOUND, "shapes", "other responses"),
     ),
-    Law("extremes", "Log-ratios of ±10⁴ leave loss and gradient finite, in float32 too", _extremes),
-    Law("single precision", "Float32 loses at most two of its seven digits", _single_precision),
+    Law(
+        "extremes",
+        "Log-ratios of ±10⁴ leave loss and gradient finite, in float32 too",
+        _extremes,
+        rests_on=("gradient",),
+    ),
+    Law("single precision", "Float32 loses at most two of its seven digits", _single_precision, rests_on=_SOUND),
     Law(
         "derivative",
         "The gradient is the derivative of the loss",
         _derivative,
         lambda objective: objective.cuts_gradient,
+        rests_on=(*_SOUND, "other responses", "own advantage"),
     ),
     Law(
         "closed form",
@@ -497,12 +671,14 @@ LAWS: tuple[Law, ...] = (
         lambda objective: (
             "" if objective.has_closed_form else "it states none; loops over replicas differentiate instead"
         ),
+        rests_on=_SOUND,
     ),
     Law(
         "hyper-parameters",
         "A tensor of hyper-parameters, one per replica, equals a loop over numbers",
         _hyper_parameters,
         _no_tensors,
+        rests_on=(*_SOUND, "replicas"),
     ),
 )
-"""Every law, the cheap ones first."""
+"""Every law; one that others rest on comes before them."""

@@ -354,7 +354,12 @@ def audit(
     from analysis.audit import audit as run_audit
 
     done = run_audit(objective, against=against, seeds=seeds, seed=seed, out=out, command=_command())
-    laws = [(item.law, item.outcome, _plain(item.detail or item.statement)) for item in done.findings]
+    laws = []
+    for item in done.findings:
+        resting = [other.law for other in done.findings if other.cause == item.law]
+        folded = f"; not checked because of it: {', '.join(resting)}" if resting else ""
+        if item.outcome != "unchecked":
+            laws.append((item.law, item.outcome, _plain((item.detail or item.statement) + folded)))
     _print_table(("law", "outcome", "what was found, or what has to hold"), laws)
     rows = [
         (
@@ -366,15 +371,18 @@ def audit(
         for stress in done.stresses
         for item in stress.measures
     ]
-    rows += [
-        (stress.name, _plain(f"not run: {stress.not_run}"), "", "", "") for stress in done.stresses if stress.not_run
-    ]
+    reasons: dict[str, list[str]] = {}
+    for stress in done.stresses:
+        if stress.not_run:
+            reasons.setdefault(stress.not_run, []).append(stress.name)
+    rows += [(", ".join(names), _plain(f"not run: {reason}"), "", "", "") for reason, names in reasons.items()]
     _print_table(("stress", "measure", done.objective, done.reference, "reading"), rows)
     if done.twins:
         _say(f"same gradient as: {', '.join(done.twins)}")
     _say(f"report: {done.report}")
     if done.broken:
-        _say(f"testbed: {len(done.broken)} laws broken: {', '.join(item.law for item in done.broken)}", err=True)
+        broken = f"{len(done.broken)} law{'s' * (len(done.broken) > 1)} broken"
+        _say(f"testbed: {broken}: {', '.join(item.law for item in done.broken)}", err=True)
         raise typer.Exit(1)
 
 

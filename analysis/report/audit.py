@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from testbed.errors import ConfigError
 __all__ = ["write_audit_report"]
 
 _MARKS = {"holds": "✓ holds", "exempt": "– exempt", "broken": "✗ broken"}
+"""An unchecked law is told with the broken one it rests on."""
 
 
 def write_audit_report(folder: str | Path) -> Path:
@@ -36,15 +37,18 @@ def write_audit_report(folder: str | Path) -> Path:
             reference=content["reference"],
             description=content["description"],
             run=content["run"],
-            laws=content["laws"],
+            laws=[law for law in content["laws"] if law["outcome"] in _MARKS],
+            resting={law["law"]: _resting(law["law"], content["laws"]) for law in content["laws"]},
             marks=_MARKS,
             counts={outcome: sum(law["outcome"] == outcome for law in content["laws"]) for outcome in _MARKS},
+            unchecked=sum(law["outcome"] == "unchecked" for law in content["laws"]),
             twins=content["twins"],
             weights=[
                 figures.weight_svg(panel, name=f"weight-{number}")
                 for number, panel in enumerate(content["weights"] or [])
             ],
             stresses=[_stress(stress, number) for number, stress in enumerate(content["stresses"])],
+            unfit=_common_reason(content["stresses"]),
             sensitivity=None
             if content["sensitivity"] is None
             else figures.curve_svg(content["sensitivity"], name="sensitivity"),
@@ -53,6 +57,17 @@ def write_audit_report(folder: str | Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _resting(broken: str, laws: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The laws that were not checked because of a broken one."""
+    return [law["law"] for law in laws if law.get("cause") == broken]
+
+
+def _common_reason(stresses: Sequence[Mapping[str, Any]]) -> str:
+    """Why no stress at all could be run, or an empty string."""
+    reasons = {stress["not_run"] for stress in stresses}
+    return str(reasons.pop()) if len(reasons) == 1 else ""
 
 
 def _stress(stress: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Objective(ABC):
     """Optional `TokenBatch` fields without which the objective cannot be evaluated."""
     needs_whole_batch: ClassVar[bool] = False
     """True where a statistic of all tokens of the step decides a token's loss: micro-batches then differ."""
+    mixes_advantages: ClassVar[str] = ""
+    """Empty where a token's loss reads its own advantage alone; otherwise what reads those of its response as well."""
     exact_on_policy: ClassVar[str] = ""
     """Empty where the gradient at ratio 1 is the exact policy gradient; otherwise the reason why not."""
     acts_without_advantage: ClassVar[str] = ""
@@ -224,7 +226,7 @@ class Wrapper(Objective):
         object.__setattr__(self, "advantage", base.advantage)
         object.__setattr__(self, "needs", tuple(dict.fromkeys((*base.needs, *self.needs))))
         object.__setattr__(self, "needs_whole_batch", self.needs_whole_batch or base.needs_whole_batch)
-        for reason in ("exact_on_policy", "acts_without_advantage", "cuts_gradient"):
+        for reason in ("mixes_advantages", "exact_on_policy", "acts_without_advantage", "cuts_gradient"):
             object.__setattr__(self, reason, getattr(self, reason) or getattr(base, reason))
         super().__post_init__()
 

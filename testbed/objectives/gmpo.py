@@ -50,6 +50,8 @@ class GMPO(Objective):
     """δ_high ≥ 0, nats: the log-ratio of a token with A > 0 may rise to δ_high."""
     reduction: str = "seq_mean_token_mean"
 
+    mixes_advantages = "the sign of each token's advantage decides its factor of the geometric mean"
+
     def check(self) -> None:
         check_range(self.name, "clip_low", self.clip_low, 0, float("inf"))
         check_range(self.name, "clip_high", self.clip_high, 0, float("inf"))

@@ -48,6 +48,16 @@ class NeedsReference(SoftWall):
         (reference,) = batch.require("ref_log_probs", reason="NeedsReference compares with it")
         return super().token_loss(batch) + batch.log_probs - reference
 
+class Forgets(SoftWall):
+    """The weight without the log-probability it should weigh."""
+
+    def token_loss(self, batch):
+        return -batch.advantages * batch.ratio.detach().clamp(max=1.2)
+
+class Raises(SoftWall):
+    def token_loss(self, batch):
+        raise ValueError("no such mode")
+
 finished = SoftWall(sharpness=3.0)
 number = 3
 '''
@@ -166,9 +176,34 @@ def test_a_broken_law_is_named_and_exits_with_one(file: Path, small: None, tmp_p
         app, ["audit", f"{file}:Whitened", "--seeds", "5", "--out", str(tmp_path / "out")], catch_exceptions=False
     )
     assert result.exit_code == 1
-    # The spread of a part is another one, it rescales the gradient at ratio 1, and without advantages it is 0/0.
-    assert "3 laws broken: micro-batches, on-policy, no advantage" in result.stderr
+    # The spread of a part is another one, it rescales the gradient at ratio 1, and without advantages it is 0/0: all
+    # of that follows from one mistake.
+    assert "1 law broken: other responses" in result.stderr
+    assert "because of it: own advantage, order, replicas, micro-batches, on-policy, no advantage" in " ".join(
+        result.stdout.split()
+    )
     assert "declare needs_whole_batch" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("loss", "sentence"),
+    [
+        ("Forgets", "the loss has no gradient: nothing in it depends on log_probs"),
+        ("Raises", "ValueError: no such mode"),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_is_one_finding(loss: str, sentence: str, file: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["audit", f"{file}:{loss}", "--seeds", "5", "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert result.exit_code == 1
+    assert "1 law broken: gradient" in result.stderr
+    said = " ".join(result.stdout.split())
+    assert said.count(sentence) == 1
+    assert said.count("There is nothing to train with while 'gradient' is broken") == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count(sentence) == 1
+    assert "Not checked because of it: purity, shapes," in page
 
 
 def test_what_cannot_be_run_says_why(file: Path, small: None, tmp_path: Path) -> None:

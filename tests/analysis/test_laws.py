@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from analysis import laws
 from analysis.laws import LAWS, check_laws, draw, loss_and_gradient
 from testbed import TokenBatch
 from testbed.objectives._base import Hyper, Objective
@@ -89,6 +90,66 @@ class Overflows(Plain):
         return -(10 * batch.log_ratio).exp() * batch.advantages
 
 
+class ReadsTheNextToken(Plain):
+    def token_loss(self, batch):
+        return -self.scale * (batch.ratio * batch.advantages.roll(1, -1)).where(batch.mask, 0)
+
+
+class CentresTheResponse(Plain):
+    def token_loss(self, batch):
+        return -self.scale * batch.ratio * (batch.advantages - batch.advantages.mean(-1, keepdim=True))
+
+
+class FollowsTheNextToken(Plain):
+    def token_loss(self, batch):
+        # The value is right, the gradient is the neighbour's.
+        pull = (batch.ratio - batch.ratio.detach()) * (batch.advantages.roll(-1, -1) - batch.advantages)
+        return super().token_loss(batch) - self.scale * pull
+
+
+class ReadsTheNextResponse(Plain):
+    def token_loss(self, batch):
+        return -self.scale * (batch.ratio * batch.advantages.roll(1, -2)).where(batch.mask, 0)
+
+
+class DividesByTheMaximum(Plain):
+    def token_loss(self, batch):
+        return super().token_loss(batch) / batch.advantages.abs().amax((-2, -1), keepdim=True).clamp(min=4)
+
+
+class YieldsToOneFarToken(Plain):
+    def token_loss(self, batch):
+        # Beyond any ratio of an ordinary batch, so that only an extreme one brings it out.
+        far = batch.log_ratio.detach().amax((-2, -1), keepdim=True) > 9
+        return super().token_loss(batch) * torch.where(far, 0.5, 1.0)
+
+
+class YieldsToOneUnlikelyToken(Plain):
+    def token_loss(self, batch):
+        return super().token_loss(batch) * torch.where(batch.old_log_probs.amin((-2, -1), keepdim=True) < -20, 0.5, 1.0)
+
+
+class DividesByTheMeanLength(Plain):
+    def token_loss(self, batch):
+        return super().token_loss(batch) / batch.mask.sum(-1, keepdim=True).double().mean(-2, keepdim=True)
+
+
+class StopsWhenMostAreClipped(Plain):
+    def token_loss(self, batch):
+        most = (batch.ratio.detach() > 1.2).double().mean((-2, -1), keepdim=True) > 0.4
+        return super().token_loss(batch) * torch.where(most, 0.0, 1.0)
+
+
+class AveragesOverEverything(Plain):
+    def token_loss(self, batch):
+        return super().token_loss(batch) / (1 + batch.ratio.detach().mean())
+
+
+class HasNoGradient(Plain):
+    def token_loss(self, batch):
+        return -batch.advantages * batch.ratio.detach().clamp(max=1.2)
+
+
 class LosesDigits(Plain):
     def token_loss(self, batch):
         return -((batch.ratio + 1e6) - 1e6) * batch.advantages
@@ -114,6 +175,17 @@ SABOTAGE = [
     ("purity", Writes, "changes .*old_log_probs"),
     ("purity", Draws, "two calls"),
     ("padding", DividesByWidth, "depends on the padding"),
+    ("gradient", HasNoGradient, "the loss has no gradient: nothing in it depends on log_probs"),
+    ("own advantage", ReadsTheNextToken, "declare mixes_advantages"),
+    ("own advantage", CentresTheResponse, "declare mixes_advantages"),
+    ("own advantage", FollowsTheNextToken, "the gradient of token_loss differs .* declare mixes_advantages"),
+    ("other responses", ReadsTheNextResponse, "one response has an extreme advantages, .* declare needs_whole_batch"),
+    ("other responses", DividesByTheMaximum, "an extreme advantages"),
+    ("other responses", YieldsToOneFarToken, "an extreme log_probs"),
+    ("other responses", YieldsToOneUnlikelyToken, "an extreme old_log_probs"),
+    ("other responses", DividesByTheMeanLength, "an extreme length"),
+    ("other responses", StopsWhenMostAreClipped, "all but one response have an extreme log_probs"),
+    ("other responses", AveragesOverEverything, "an extreme log_probs"),
     ("order", PrefersTheFirst, "differs by"),
     ("replicas", AveragesReplicas, "beside another replica"),
     ("micro-batches", WhitensTheBatch, "declare needs_whole_batch"),
@@ -150,6 +222,7 @@ def test_a_sabotaged_objective_breaks_it(law: str, sabotaged: type[Plain], words
     ("law", "declaration"),
     [
         ("micro-batches", {"needs_whole_batch": True}),
+        ("own advantage", {"mixes_advantages": "a reason"}),
         ("on-policy", {"exact_on_policy": "a reason"}),
         ("no advantage", {"acts_without_advantage": "a reason"}),
         ("derivative", {"cuts_gradient": "a reason"}),
@@ -172,9 +245,48 @@ def test_an_error_is_a_finding_and_not_a_crash() -> None:
         def token_loss(self, batch):
             raise IndexError("no such token")
 
-    findings = check_laws(Crashes())
-    assert {finding.outcome for finding in findings} == {"broken"} | {"exempt"}
-    assert "it raised IndexError: no such token" in findings[0].detail
+    first, *others = check_laws(Crashes())
+    assert (first.outcome, first.detail) == ("broken", "it raised IndexError: no such token")
+    assert {(finding.outcome, finding.cause) for finding in others} == {("unchecked", "gradient")}
+
+
+@pytest.mark.parametrize(
+    ("sabotaged", "broken"),
+    [
+        (HasNoGradient, "gradient"),
+        (Draws, "purity"),
+        (Spills, "shapes"),
+        (ReadsTheNextToken, "own advantage"),
+        (ReadsTheNextResponse, "other responses"),
+        (DividesByTheMaximum, "other responses"),
+        (YieldsToOneFarToken, "other responses"),
+        (AveragesOverEverything, "other responses"),
+        (WhitensTheBatch, "other responses"),
+    ],
+)
+def test_one_mistake_is_one_finding(sabotaged: type[Plain], broken: str) -> None:
+    findings = check_laws(sabotaged())
+    assert [finding.law for finding in findings if finding.outcome == "broken"] == [broken]
+    assert {finding.cause for finding in findings if finding.outcome == "unchecked"} == {broken}
+
+
+def test_what_a_law_rests_on_comes_before_it() -> None:
+    names = [law.name for law in LAWS]
+    assert all(name in names[: names.index(law.name)] for law in LAWS for name in law.rests_on)
+
+
+@pytest.mark.parametrize("rows", [laws._ONE, laws._OTHERS], ids=["one", "others"])
+def test_every_extreme_leaves_the_other_responses_alone(rows: list[int]) -> None:
+    given, kept = draw(2, 40, 8), [row for row in range(40) if row not in rows]
+    for name, size in laws._EXTREMES:
+        changed = laws._with_extreme(given, name, size, rows)
+        moved = {field for field in given if not torch.equal(given[field], changed[field])}
+        # Four log-probabilities go together: a token that was unlikely for everybody.
+        assert name in moved
+        assert moved == {name} or name == "old_log_probs"
+        for field in given:
+            assert torch.equal(changed[field][0], given[field][0])
+            assert torch.equal(changed[field][1, kept], given[field][1, kept])
 
 
 def test_drawn_batches_meet_both_sides_and_an_empty_response() -> None:
