@@ -31,3 +31,12 @@ def ratio_is_one(case: Case) -> bool | None:
     if not found:
         return None
     return all(all_at(item, _AT_ONE.get(name, 0.0), 1e-6) for name, item in found)
+
+
+def nothing_to_learn(case: Case) -> bool:
+    """Whether the gradient is 0 throughout, so that the ratio stays 1 whatever is compared."""
+    norm = case.finite("gradient/norm")
+    if norm is not None:
+        return bool(np.median(norm.values) <= 1e-12)
+    dead = case.finite("group/zero_variance_fraction")
+    return dead is not None and bool(np.median(dead.values) >= 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis.diagnose.rule import Case, Finding, Rule, rule, shown
-from analysis.diagnose.rules._ratio import CLIPPED, RATIOS, all_at, ratio_is_one
+from analysis.diagnose.rules._ratio import CLIPPED, RATIOS, all_at, nothing_to_learn, ratio_is_one
 
 __all__ = ["CLIPPING_CANNOT_ACT"]
 
@@ -36,6 +36,8 @@ def _check(case: Case) -> Iterator[Finding]:
         return
     if never and one is None and not known and loss == "sapo":
         return
+    if not known and nothing_to_learn(case):
+        return
     seen = [f"{item.key} is 0 in all {len(item)} rows" for item in never[:2]]
     if one:
         ratio = next(item for _, item in case.named(*RATIOS))
@@ -47,7 +49,7 @@ def _check(case: Case) -> Iterator[Finding]:
     stated = f" The bounds {shown(bounds[0])} and {shown(bounds[1])} do nothing." if None not in bounds else ""  # type: ignore[arg-type]
     other = "" if known or one else " Or the steps are so small that no ratio reaches a bound, or the ratio is wrong."
     yield CLIPPING_CANNOT_ACT.finding(
-        "warning",
+        "warning" if known or one else "note",
         f"{'; '.join(seen)}. With one update per rollout every ratio is 1 when the gradient is taken.{stated}{other}",
         evidence=case.evidence(*(name for name, _ in shares), *RATIOS)[:3],
         since=float(shares[0][1].steps[0]) if shares else None,
@@ -65,7 +67,7 @@ CLIPPING_CANNOT_ACT = rule(
         reads=(),
         threshold="one update per rollout by the configuration, or every clipped share exactly 0 and every logged "
         "ratio "
-        "and divergence at its value for ratio 1, over at least 5 rows",
+        "and divergence at its value for ratio 1, over at least 5 rows (a note where only the shares say so)",
         remedy="If the bounds are meant to act: more updates per rollout (TRL: steps_per_generation above "
         "gradient_accumulation_steps, or num_iterations; verl: a smaller ppo_mini_batch_size). Otherwise leave it.",
         silent="where neither the configuration nor any share or ratio is known, when several updates are configured, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis.diagnose.rule import Case, Finding, Rule, rule
-from analysis.diagnose.rules._ratio import CLIPPED, RATIOS, all_at, ratio_is_one
+from analysis.diagnose.rules._ratio import CLIPPED, RATIOS, all_at, nothing_to_learn, ratio_is_one
 
 __all__ = ["RATIO_CONSTANT"]
 
@@ -18,7 +18,7 @@ def _check(case: Case) -> Iterator[Finding]:
         return
     updates = case.number("updates_per_rollout")
     rate = case.finite("learning_rate")
-    if rate is not None and all_at(rate, 0.0):
+    if (rate is not None and all_at(rate, 0.0)) or nothing_to_learn(case):
         return
     if one and updates is not None:
         ratio = next(item for _, item in case.named(*RATIOS))
@@ -43,7 +43,7 @@ def _check(case: Case) -> Iterator[Finding]:
         if str(case.setting("loss") or "").lower() == "sapo":
             return
         yield RATIO_CONSTANT.finding(
-            "warning",
+            "note",
             f"{updates:g} updates per rollout ({case.source('updates_per_rollout')}), and {item.key} is 0 in all "
             f"{len(item)} rows: the ratio is constant, or the steps are too small for any to reach a bound.",
             evidence=case.evidence(name),
@@ -63,9 +63,11 @@ RATIO_CONSTANT = rule(
         "is as unbounded as the first.",
         reads=(("ratio/mean", "ratio/max", "kl/old", "kl/old_k2", "kl/old_k3", *CLIPPED),),
         threshold="several updates per rollout by the configuration, and ratio 1 to six digits in every row (problem), "
-        "or no token ever clipped in at least 10 rows where the ratio is not logged (warning)",
+        "or no token ever clipped in at least 10 rows where the ratio is not logged (note: small steps do that too)",
         remedy="Compute old log-probabilities once, before the first update of a rollout, and keep them.",
-        silent="where neither ratio, divergence nor clipped share is logged, and with one update per rollout",
+        silent="where neither ratio, divergence nor clipped share is logged, with one update per rollout, and where "
+        "there is no gradient: a policy that does not "
+        "move keeps its ratio",
         check=_check,
         rank=4,
         settings=("updates_per_rollout",),

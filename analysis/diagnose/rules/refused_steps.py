@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.diagnose.rule import Case, Finding, Rule, lasting, rule, shown
-from analysis.diagnose.series import Series
+from analysis.diagnose.rule import Case, Finding, Rule, rule, shown
 
 __all__ = ["REFUSED_STEPS"]
 
@@ -18,13 +17,12 @@ def _check(case: Case) -> Iterator[Finding]:
         return
     share = float(np.average(found.values, weights=found.counts))
     first = float(found.steps[np.flatnonzero(found.high > 0)[0]])
-    recent = Series.of(found.key, found.steps, found.values)
     yield REFUSED_STEPS.finding(
         "problem" if share >= 0.1 or case.recent("update/refused") >= 0.5 else "warning",
         f"{shown(100 * share)} % of the updates were refused because their gradient was not finite, the first at step "
         f"{first:g}.",
         evidence=case.evidence("update/refused", "gradient/norm", "loss"),
-        since=lasting(recent, 0.5) if case.recent("update/refused") >= 0.5 else first,
+        since=first,
     )
 
 
