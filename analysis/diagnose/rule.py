@@ -91,6 +91,10 @@ class Window:
     correlation: float
     points: int
 
+    def began(self, found: Series) -> float:
+        """The step a trend began at: its change, or the first step of a curve that only goes one way."""
+        return self.change.step if self.change is not None else float(found.steps[0])
+
 
 class Case:
     """A log as rules ask about it."""

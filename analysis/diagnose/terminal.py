@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.diagnose.comparison import Comparison
 from analysis.diagnose.diagnosis import Diagnosis
 from analysis.diagnose.names import describe
 from analysis.diagnose.rule import Evidence, Finding, shown
@@ -41,11 +42,18 @@ def sparkline(series: Series, width: int = 32, *, ascii_only: bool = False) -> s
     )
 
 
-def page(diagnosis: Diagnosis, *, ascii_only: bool = False, width: int | None = None) -> str:
+def page(
+    diagnosis: Diagnosis,
+    *,
+    comparison: Comparison | None = None,
+    ascii_only: bool = False,
+    width: int | None = None,
+) -> str:
     """Everything a reader needs, worst first.
 
     Args:
         diagnosis: what was found.
+        comparison: with another run.
         ascii_only: for terminals without Unicode.
         width: columns; `None`: the terminal's, at most 100.
     """
@@ -64,6 +72,8 @@ def page(diagnosis: Diagnosis, *, ascii_only: bool = False, width: int | None = 
         lines.append("Nothing found by the rules that could look.")
     for item in diagnosis.findings:
         lines += [*_finding(item, ascii_only), ""]
+    if comparison is not None:
+        lines += [*_comparison(comparison), ""]
     if diagnosis.silent:
         lines.append("Not logged, so these rules are silent:")
         for entry in diagnosis.silent:
@@ -108,6 +118,18 @@ def _finding(item: Finding, ascii_only: bool) -> list[str]:
     consequences: Sequence[str] = item.extra.get("consequences", [])
     if consequences:
         lines.append(f"  Its consequences, not listed on their own: {', '.join(dict.fromkeys(consequences))}.")
+    return lines
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    lines = [f"Against {_safe(comparison.name)}:"]
+    for key, this, other in comparison.settings[:40]:
+        lines.append(f"  {_safe(key)}: {_safe(str(this))} here, {_safe(str(other))} there")
+    if not comparison.settings:
+        lines.append("  no setting that is known of both differs")
+    for item in comparison.partings:
+        where = "does not part" if item.step is None else f"parts at step {item.step:g}"
+        lines.append(f"  {item.name}: {where}; ends at {shown(item.this)} here, {shown(item.other)} there")
     return lines
 
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 
 from analysis.diagnose.onset import floor_crossing
-from analysis.diagnose.rule import Case, Finding, Rule, lasting, rule, shown
+from analysis.diagnose.rule import Case, Finding, Rule, rule, shown
 from analysis.diagnose.rules._entropy import CLASSES, cause
-from analysis.diagnose.series import Series
 
 __all__ = ["ENTROPY_COLLAPSE"]
 
@@ -46,14 +45,10 @@ def _check(case: Case) -> Iterator[Finding]:
         remedy=f"{remedy}. {ENTROPY_COLLAPSE.remedy}" if remedy else ENTROPY_COLLAPSE.remedy,
         evidence=case.evidence("entropy/mean", "clip/high_fraction", "clip/low_fraction", "reward/mean", mark=floor),
         onset=window.change,
-        since=window.change.step if window.change is not None else lasting(_minus(found), -_WARNING * window.first),
+        since=window.began(found),
         needs=needs,
         extra=extra | {"cause": said},
     )
-
-
-def _minus(found: Series) -> Series:
-    return found.scaled(-1.0)
 
 
 ENTROPY_COLLAPSE = rule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.diagnose.rule import Case, Finding, Rule, lasting, rule, shown
+from analysis.diagnose.rule import Case, Finding, Rule, rule, shown
 from analysis.diagnose.rules._entropy import CLASSES, cause
 
 __all__ = ["ENTROPY_EXPLOSION"]
@@ -29,7 +29,7 @@ def _check(case: Case) -> Iterator[Finding]:
         remedy=f"{remedy}. {ENTROPY_EXPLOSION.remedy}" if remedy else ENTROPY_EXPLOSION.remedy,
         evidence=case.evidence("entropy/mean", "clip/low_fraction", "clip/high_fraction", "reward/mean"),
         onset=window.change,
-        since=window.change.step if window.change is not None else lasting(found, 2 * window.first),
+        since=window.began(found),
         needs=needs,
         extra={"cause": said},
     )

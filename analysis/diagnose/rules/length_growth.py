@@ -38,7 +38,7 @@ def _check(case: Case) -> Iterator[Finding]:
         f"{statement}.",
         evidence=case.evidence("length/mean", "reward/mean", "length/truncated_fraction"),
         onset=window.change,
-        since=window.change.step if window.change is not None else None,
+        since=window.began(case.log.series["length/mean"]),
     )
 
 

@@ -16,7 +16,6 @@ def _check(case: Case) -> Iterator[Finding]:
         return
     window, name, item = max(growing, key=lambda entry: entry[0].last / max(entry[0].first, 1e-3))
     raw = window_of(item)
-    since = window.change.step if window.change is not None else float(item.steps[0])
     yield MISMATCH_GROWING.finding(
         "problem" if window.last >= PROBLEM else "warning",
         f"{item.key} went from {shown(raw.first)} to {shown(raw.last)}: the log-probabilities of sampler and trainer "
@@ -25,7 +24,7 @@ def _check(case: Case) -> Iterator[Finding]:
         "times as much as at the start.",
         evidence=case.evidence(name, *(other for other in SCALES if other != name))[:3],
         onset=window.change,
-        since=since,
+        since=window.began(item),
     )
 
 
