@@ -137,14 +137,13 @@ class _Collector:
         self.recordings: dict[str, Recording] = {}
         self.unknown: dict[str, None] = {}
         self.unknown_count = 0
-        self.texts: set[str] = set()
         self.overflow = 0
         self._known: dict[str, bool] = {}
         self._unknown: set[str] = set()
         self._tables = UnionTable([*(engines[name].table for name in engines.names()), _ANY_ENGINE])
 
-    def add(self, kind: Reader, source: Source, found: Found) -> int:
-        """Take the rows of one file; returns how many."""
+    def add(self, kind: Reader, source: Source, found: Found) -> None:
+        """Take the rows of one file."""
         before, last, real_axis = self.rows, 0.0, False
         found.unknown = self._unknown
         for block in kind.blocks(source, found):
@@ -160,8 +159,6 @@ class _Collector:
                 recording = self._recording(key)
                 if recording is not None:
                     recording.add(steps[at], values)
-            self.texts.update(list(block.texts)[: max(0, _SHOWN - len(self.texts))])
-        return self.rows - before
 
     def _recording(self, key: str) -> Recording | None:
         found = self.recordings.get(key)
@@ -241,17 +238,11 @@ def read_log(
     collector, found = _Collector(), Found()
     files: list[tuple[str, str]] = []
     hints: list[str] = []
-    null_is_nan: set[str] = set()
     for source, kind in _sources(given, standard_input):
-        before = set(collector.recordings)
-        rows = collector.add(kind, source, found)
-        if kind.null_is_nan:
-            null_is_nan |= set(collector.recordings) - before
+        collector.add(kind, source, found)
         files.append((source.name, kind.title))
         if kind.engine:
             hints.append(kind.engine)
-        if not rows and len(given) == 1 and len(files) == 1:
-            continue
     name = ", ".join("standard input" if str(item) == "-" else str(item) for item in given)
     if not collector.rows:
         raise ConfigError(f"{name} holds no row of metrics; expected the log of a training run")
@@ -396,7 +387,10 @@ def _engine(collector: _Collector, hints: list[str], configuration: Configuratio
             rank = engines[name].table.find(key)
             if rank is not None:
                 entry = engines[name].table.keys[rank]
-                knowing.append((name, 1.0 if "<" not in entry.key else 0.25))
+                # A pattern that takes everything is no sign of an engine.
+                weight = (0.5 if entry.name else 0.0) if "<" in entry.key else (1.0 if entry.name else 0.5)
+                if weight:
+                    knowing.append((name, weight))
         for name, weight in knowing:
             votes[name] += weight / len(knowing)
     if not any(votes.values()):
@@ -463,7 +457,9 @@ def _name_keys(log: Log, collector: _Collector) -> None:
                 meanings = (entry.name, *(meaning or "nothing" for meaning in entry.by_loss.values()))
                 needs = ", ".join(log.engine.settings.get("loss", ("the loss",))[:1])
                 log.ambiguous.append(Ambiguity(key, tuple(dict.fromkeys(meanings)), needs))
-        series = recording.series(null_is_bad=name in CORE and 2 * recording.nulls <= recording.points)
+        # This project writes null where a metric has no data, everybody else where a number was not finite.
+        null_is_bad = name in CORE and recording.nulls < recording.points and log.engine.name != "testbed"
+        series = recording.series(null_is_bad=null_is_bad)
         if not len(series):
             continue
         series = series.merged(MOST_POINTS)

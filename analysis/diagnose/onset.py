@@ -248,4 +248,4 @@ def _fieller(
     if inside < 0:
         return None
     low, high = sorted(((-b - math.sqrt(inside)) / a, (-b + math.sqrt(inside)) / a))
-    return (max(low, 0.0), max(high, 0.0)) if high > 0 else None
+    return (max(float(low), 0.0), max(float(high), 0.0)) if high > 0 else None

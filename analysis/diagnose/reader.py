@@ -24,7 +24,6 @@ class Reader:
         blocks: its rows.
         order: readers are asked in this order; the stricter its test, the earlier.
         engine: the engine that alone writes this container, if one does.
-        null_is_nan: whether an explicit null stands for a number that was not finite.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Reader:
     blocks: Callable[[Source, Found], Iterator[Block]]
     order: int = 50
     engine: str | None = None
-    null_is_nan: bool = False
 
 
 readers: Registry[Reader] = Registry("reader", "analysis.diagnose.readers")

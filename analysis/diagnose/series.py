@@ -150,7 +150,7 @@ class Recording:
             self._merge()
 
     def _merge(self) -> None:
-        self._merged = self._all(null_is_bad=self.nulls * 5 <= self.points).merged(CAPACITY // 2)
+        self._merged = self._all(null_is_bad=self.nulls < self.points).merged(CAPACITY // 2)
         self._parts, self._pending = [], 0
 
     def _all(self, null_is_bad: bool) -> Series:
@@ -200,8 +200,11 @@ def block_of_rows(rows: Sequence[Mapping[str, object]], unknown: Set[str] = froz
     text_places: dict[str, list[int]] = {}
     texts: dict[str, list[str]] = {}
     for index, row in enumerate(rows):
-        for key, value in _flat(row):
-            if key in unknown:
+        items = _flat(row)
+        # A row that is mostly null is one of a table that was joined from several: it lacks these, they are not NaN.
+        joined = 2 * sum(value is None for _, value in items) > len(items)
+        for key, value in items:
+            if key in unknown or (joined and value is None):
                 continue
             if isinstance(value, bool):
                 number: float | None = float(value)

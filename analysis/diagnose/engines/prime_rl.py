@@ -61,7 +61,6 @@ _KEYS = (
     Key("time", "time/clock"),
     Key("perf/<any>", ""),
     Key("train/<any>", ""),
-    Key("_timestamp", "time/clock"),
     Key("progress/<any>", ""),
 )
 

@@ -59,7 +59,12 @@ def _rival(command: str | None, log: Path) -> dict[str, Any] | None:
     if command is None:
         return None
     done = subprocess.run(
-        [command, "diagnose", str(log), "-f", "json"], capture_output=True, text=True, check=False, timeout=120
+        # It wants the folder of event files.
+        [command, "diagnose", str(log.parent if "tfevents" in log.name else log), "-f", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     try:
         content = json.loads(done.stdout)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+
+from analysis.diagnose.configuration import Configuration
+from analysis.diagnose.engine import engines
+from analysis.diagnose.log import Log
+from analysis.diagnose.names import Key
+from analysis.diagnose.rule import Case, rules
+from analysis.diagnose.series import Series
 
 
 @pytest.fixture
@@ -31,3 +39,27 @@ def verl_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def findings():
+    """Ask one rule about a log given by canonical names: `findings("mismatch", {name: values}, setting=…)`."""
+
+    def ask(rule, columns, engine="verl", **settings):
+        configuration = Configuration(settings, "the test")
+        configuration.resolve(engines[engine])
+        log = Log("a log", engines[engine], configuration=configuration)
+        for name, values in columns.items():
+            steps = range(1, len(values) + 1)
+            log.series[name] = Series.of(name, list(steps), list(values))
+            log.keys[name] = Key(name, name)
+        case = Case(log)
+        return [] if rules[rule].missing(case) else list(rules[rule].check(case))
+
+    return ask
+
+
+@pytest.fixture
+def noise():
+    """Normal numbers that are the same in every run of a test."""
+    return np.random.default_rng(0).normal
