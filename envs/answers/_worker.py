@@ -77,6 +77,9 @@ class _Evaluation:
             return {"pi": self.mp.pi, "e": self.mp.e, "i": self.mp.mpc(0, 1)}[parts[0]] * 1
         if kind == "f":
             return self.function(parts[0], [self.value(part) for part in parts[1:]])
+        if kind not in ("+", "*", "-", "/", "^"):
+            # Infinity inside an expression.
+            raise Undefined
         values = [self.value(part) for part in parts]
         if kind == "+":
             return self.sum(values)
@@ -86,9 +89,7 @@ class _Evaluation:
             return -values[0]
         if kind == "/":
             return values[0] / values[1]
-        if kind == "^":
-            return self.power(*values)
-        raise Undefined
+        return self.power(*values)
 
     def number(self, text: str) -> Any:
         above, _, below = text.partition("/")

@@ -243,9 +243,10 @@ def _equations(answer: Equation, reference: Equation, values: Values) -> Verdict
     straight = ((answer.left, reference.left), (answer.right, reference.right))
     crossed = ((answer.left, reference.right), (answer.right, reference.left))
     for sides in (straight, crossed):
-        if all(_same_value(one, other, values) for one, other in sides):
+        if all(_quantities(one, other, values) == "equal" for one, other in sides):
             return "equal"
-    if len(_letters(mine)) < 2 or _letters(mine) != _letters(yours):
+    measured = any(side.unit for equation in (answer, reference) for side in (equation.left, equation.right))
+    if measured or len(_letters(mine)) < 2 or _letters(mine) != _letters(yours):
         return "different"
     ratios = [
         _ratio(first, second) for first, second in zip(values(mine), values(yours), strict=True) if first and second

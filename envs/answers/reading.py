@@ -571,6 +571,8 @@ def _relation(relations: list[str], sides: list[str]) -> Reading:
 def _name(side: str) -> str | None:
     if not _NAME.fullmatch(side) or side in ("e", "i", "\\pi", "\\infty"):
         return None
+    if side.startswith("\\") and not _is_mathematics(re.match(r"\\[A-Za-z]+", side)[0]):  # type: ignore[index]
+        return None
     return re.sub(r"[{}\s]", "", side)
 
 
@@ -729,7 +731,7 @@ def _quantity(text: str) -> Quantity | Text:
         return _measured(text, error)
     # A known unit after a space is a unit: 5 m, 3 in. Without the space 5m is a product, but 5m/s is a speed.
     if has_symbols(tree) and re.match(r"[+-]?\s*(?:[0-9]|\\frac|\.)", text):
-        starts = [place for place in _starts(text) if text[place - 1] in " )}"]
+        starts = [place for place in _starts(text) if text[place - 1] == " "]
         speeds = [place for place in _starts(text)[:1] if re.fullmatch(r"[A-Za-z]+/[A-Za-z]+(?:\^.*)?", text[place:])]
         for start in (starts or speeds)[:1]:
             try:

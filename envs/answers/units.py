@@ -215,7 +215,9 @@ def _words(phrase: str) -> list[list[tuple[str, int]]] | None:
         if found is None:
             return None
         position = found.end()
-        word, raised, power, _, slash = found.groups()
+        word, raised, power, times, slash = found.groups()
+        if times and position == len(phrase):
+            return None
         if word:
             parts[-1].append((word, 1))
         elif raised:
@@ -252,6 +254,10 @@ def _factor(words: list[tuple[str, int]], *, singular: bool) -> Unit | None:
     names = [word.lower() for word, _ in plain]
     if any(power != 1 for _, power in plain) or any(len(name) < 2 and name not in ("a",) for name in names):
         return None
+    if names[:2] in (["of", "a"], ["of", "an"]):
+        plain, names = plain[2:], names[2:]
+    if not names or names[0] == "of" or names[-1] == "of" or not all(name[0].isalpha() for name in names):
+        return None
     head = names.index("of") - 1 if "of" in names[1:] else len(names) - 1
     others = [
         name for place, name in enumerate(names) if place != head and name not in ("of", "the", "a", "an", "more")
@@ -285,6 +291,8 @@ def _measure(words: list[tuple[str, int]]) -> list[tuple[str, int]] | None:
         times = 1
     # Two measures side by side are a product (newton metres); of more, one is a noun, and the same twice is a slip.
     names = {name for name, _ in factors}
+    if len(names) > 1 and not names.isdisjoint(("degree", "percent")):
+        return None
     return factors if factors and times == 1 and len(names) == len(factors) <= 2 else None
 
 

@@ -75,8 +75,8 @@ DOUBTFUL = frozenset(
     listed(
         """
         no not none never neither nor without except but instead rather unless false wrong incorrect untrue mistaken
-        invalid is isn isnt are arent was were be been being am has have had does do did can cannot cant could would
-        should will won wont may might must seems fails works gives equals makes remains becomes misses loses
+        invalid is isn are was were be been being am has have had does do did can cannot could would
+        should will won may might must seems fails works gives equals makes remains becomes misses loses
         contradicts looks means it its this that these those there they he she we you i or and to of than less lesser
         fewer below under minus negative negatives plus above over between from until upto about approximately approx
         around roughly nearly almost circa maybe perhaps possibly probably guess unknown unsure half halves
@@ -94,7 +94,7 @@ DENYING = frozenset(
     listed(
         """
         no not none never neither nor without except but instead unless false wrong incorrect untrue mistaken invalid
-        is isn isnt was were minus negative plus about approximately approx around roughly nearly almost maybe perhaps
+        is isn was were minus negative plus about approximately approx around roughly nearly almost maybe perhaps
         guess mod modulo base half quarter hundred hundreds thousand thousands million millions billion billions or
         and below under squared cubed
         """
@@ -109,14 +109,16 @@ _WORDS_IN_THS = frozenset(
 
 
 def is_doubtful(word: str) -> bool:
-    """Whether a word beside a number may change what it says: also any fraction and any multiple (`13 fives`).
+    """Whether a word beside a number may change what it says.
+
+    That are also all fractions, all multiples (`13 fives`) and all contractions (`isn't`).
 
     >>> [word for word in ("apples", "fourteenths", "months", "sixes", "wrong") if is_doubtful(word)]
     ['fourteenths', 'sixes', 'wrong']
     """
     single = word[:-2] if word.endswith("xes") else word[:-1] if word.endswith("s") else word
     counts = single in _ONES or single in _TENS or (word.endswith("ties") and f"{word[:-3]}y" in _TENS)
-    return word in DOUBTFUL or counts or (word.endswith("ths") and word not in _WORDS_IN_THS)
+    return word in DOUBTFUL or "'" in word or counts or (word.endswith("ths") and word not in _WORDS_IN_THS)
 
 
 def number_in_words(words: list[str]) -> Fraction | None:

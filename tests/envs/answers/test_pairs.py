@@ -1047,6 +1047,15 @@ SENTENCES = {
         ("1/2/3", "1/6", W),
         ("2 3", "6", W),
         ("3–5", "-2", W),
+        (r"2\sqrt{3}s", r"2\sqrt{3}", W),  # a side of length s?
+        (r"2\sqrt{3} \text{ s}", r"2\sqrt{3}", R),
+        ("5 cm°", "5", W),
+        ("5°*", "5", W),
+        ("25°C of", "25°C", W),
+        ("3 of oranges", "3 oranges", W),
+        ("3x - y = 5 pairs", "3x - y = 5", W),
+        (r"11 = \unknown", "11", W),
+        (r"\theta = 11", "11", R),
     ],
     "Markdown, LaTeX, layout": [
         (r"$\frac{1}{2}$", "0.5", R),
