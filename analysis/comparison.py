@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import plots
+from analysis.clipping import unclipped
 from analysis.statistics import MINIMUM_SEEDS, interval
 from analysis.trajectories import by_objective, curve
 from testbed.output import fresh_folder
@@ -38,11 +39,13 @@ class Comparison:
         run: the simulations.
         summary: one row per objective; each metric as its mean and the ends of its 95 % interval over seeds.
         folder: where the run, `summary.csv`, `curves.png` and `curves.svg` lie.
+        remark: what the run cannot show, and which settings to raise; empty where there is nothing to say.
     """
 
     run: Run
     summary: pd.DataFrame
     folder: Path
+    remark: str = ""
 
 
 def compare(objectives: Sequence[str], env: str, *, out: str | Path | None = None, **settings: Any) -> Comparison:
@@ -68,7 +71,7 @@ def compare(objectives: Sequence[str], env: str, *, out: str | Path | None = Non
         figure = plots.curve_figure(drawn, columns=3)
         plots.save(figure, folder / "curves.png")
         plots.save(figure, folder / "curves.svg")
-    return Comparison(run, summary, folder)
+    return Comparison(run, summary, folder, unclipped(run))
 
 
 def summarise(run: Run) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from torch import Tensor
 from envs.automaton import TERMINAL, Automaton, RewardKind, Tables, check_size
 from envs.catalogue import Environment, choice, environment, real, whole
 from envs.starting_policy import STARTING_POLICIES, StartingPolicy
+from testbed.errors import shown
 
 __all__ = ["DifficultyMixture", "MultiCorrectBandit", "NeedleBandit", "NullBandit", "RareArm"]
 
@@ -38,7 +39,7 @@ class _Bandit(Environment, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(
-            f"{self.name}: contexts is {self.contexts} and arms is {self.arms}",
+            f"{self.name}: contexts is {shown(self.contexts)} and arms is {shown(self.arms)}",
             self.contexts * self.arms,
             "one of them",
         )

@@ -19,8 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.automaton import Automaton, RewardKind, Tables, table_generator
-from testbed.configuration import shown
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, shown
 from testbed.registry import Registry, parse_call
 
 __all__ = [

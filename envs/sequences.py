@@ -14,6 +14,7 @@ import torch
 from envs.automaton import Automaton, Ending, Tables, Unfolded, check_size, unfold
 from envs.catalogue import LONGEST_RESPONSE, choice, environment, real, whole
 from envs.starting_policy import STARTING_POLICIES, StartingPolicy
+from testbed.errors import shown
 
 __all__ = ["Copy", "DigitAddition", "Lock", "ModularSum", "Reverse", "SequenceTask", "VariableLength"]
 
@@ -48,8 +49,9 @@ class SequenceTask(StartingPolicy, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         numbers = [item.name for item in fields(self) if item.metadata["kind"] == "whole"]
-        shown = ", ".join(f"{name} {getattr(self, name)}" for name in numbers)
-        check_size(f"{self.name} with {shown} has about {self.size:,} transitions", self.size, "one of these numbers")
+        written = ", ".join(f"{name} {shown(getattr(self, name))}" for name in numbers)
+        size = f"about {self.size:,}" if self.size < 10**18 else "more than 10^18"
+        check_size(f"{self.name} with {written} has {size} transitions", self.size, "one of these numbers")
 
     @cached_property
     def unfolded(self) -> Unfolded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -169,7 +170,7 @@ class StaleCopy(Mismatch):
 
 
 def _positive(name: str, scale: float) -> float:
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise ConfigError(
             f"mismatch {name}: scale is {scale!r}; expected a positive number. Pass mismatch=None to switch it off"
         )

@@ -207,6 +207,7 @@ def compare(
     done = run_comparison(objectives, env, out=out, seeds=seeds, seed=seed, model=model, **settings)
     _print_summary(done.summary, seeds)
     _say(f"curves: {done.folder / 'curves.png'}")
+    _remark(done.remark)
 
 
 @app.command()
@@ -433,6 +434,7 @@ def sweep(
     **settings: Any,
 ) -> None:
     """Train over a grid or sample of settings as one program; a table and a phase diagram."""
+    from analysis.clipping import unclipped_corners
     from testbed.simulation.shards import run_sweep
     from testbed.simulation.sweep import Sweep
 
@@ -443,6 +445,8 @@ def sweep(
         raise ConfigError("a sweep needs --objective and --env, or a YAML file that names them")
     planned = Sweep.of(**arguments) if config is None else Sweep.from_yaml(config, **arguments)
     with _continued(out, "sweep", "--resume") as folder:
+        if not resume:
+            _remark(unclipped_corners(planned))
         run = run_sweep(planned, folder, jobs=jobs, backend=backend, shard=shard, resume=resume)
     if run is None:
         _say(f"this shard is done; run the others, then: testbed merge {folder} …")
@@ -689,6 +693,11 @@ def _estimated(triple: tuple[float, float, float]) -> str:
     if math.isnan(estimate):
         return "missing"
     return f"{estimate:.3g}" if math.isnan(low) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _remark(sentence: str) -> None:
+    if sentence:
+        _say(f"testbed: {sentence}", err=True)
 
 
 def _print_summary(summary: Any, seeds: int) -> None:

@@ -83,8 +83,13 @@ class UnknownNameError(TestbedError, KeyError):
         nearest = max(choices, key=lambda choice: _similarity(name, choice), default="")
         hint = f"; did you mean {nearest!r}?" if _similarity(name, nearest) >= 0.5 else "."
         listing = f"Known: {', '.join(choices)}" if len(choices) <= _LISTED else f"{len(choices)} are known"
-        self.message = f"unknown {kind} {name!r}{hint} {listing}"
+        self.message = f"unknown {kind} {shown(name)}{hint} {listing}"
+        self._made_of = kind, name, choices
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+        # An exception is copied from its message alone, which is not what this one is made of.
+        return type(self), self._made_of
 
     def __str__(self) -> str:
         # KeyError would print the repr of the message.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from testbed.configuration import LARGEST_NUMBER, shown
-from testbed.errors import ConfigError
+from testbed.configuration import LARGEST_NUMBER
+from testbed.errors import ConfigError, shown
 from testbed.reading import parse_literal
 
 __all__ = ["Axis", "Range", "parse_axis", "shortened", "sobol"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, shown
 from testbed.output import fresh_folder
+from testbed.reading import read_json
 
 __all__ = ["Run", "environment_facts"]
 
@@ -50,13 +51,19 @@ class Run:
         """Read what `save` wrote.
 
         Raises:
-            ConfigError: the folder does not hold a run.
+            ConfigError: the folder does not hold a run, or one of its files is damaged.
         """
         folder = Path(path)
         if not (folder / _TABLE).is_file() or not (folder / _FACTS).is_file():
             raise ConfigError(f"{folder} holds no run; expected {_TABLE} and {_FACTS}, as written by Run.save")
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        return cls(pd.read_parquet(folder / _TABLE), facts)
+        facts = read_json(folder / _FACTS)
+        if not isinstance(facts, dict):
+            raise ConfigError(f"{folder / _FACTS} holds {shown(facts)}; expected a mapping, as written by Run.save")
+        try:
+            return cls(pd.read_parquet(folder / _TABLE), facts)
+        except Exception as error:
+            # Whatever the reader of Parquet raises, which differs from version to version.
+            raise ConfigError(f"{folder / _TABLE} is no Parquet table ({shown(str(error))}); restore it") from error
 
     def final(self) -> pd.DataFrame:
         """The rows of the last step."""

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from models.mismatch import make_mismatch
 from testbed.advantages import check_group_size, make_advantage_estimator
-from testbed.configuration import shown
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.errors import ConfigError, UnknownNameError, shown
 from testbed.simulation.devices import check_device
 from testbed.simulation.optimisers import optimisers
 
@@ -24,6 +23,7 @@ MOST_RECORDS = 25
 """Rows of a replica where nobody says how many."""
 _MOST = 10**12
 """More than this of anything is a slip."""
+_LARGEST_TRIED = 4096
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -206,5 +206,6 @@ class Settings:
     def resolve_advantage(self, own: str) -> str:
         """The estimator in use, given the objective's own; checks that the group is large enough for it."""
         text = own if self.advantage is None else self.advantage
-        check_group_size(text, self.group_size)
+        # It tries a group, which need not be larger than what any estimator asks for.
+        check_group_size(text, min(self.group_size, _LARGEST_TRIED))
         return text

@@ -17,8 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from testbed.configuration import shown
-from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError
+from testbed.errors import ConfigError, RunExistsError, StorageError, TestbedError, shown
 from testbed.output import free_folder
 from testbed.progress import LateProgress
 from testbed.reading import parse_whole

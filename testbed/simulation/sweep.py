@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from envs.automaton import Automaton
 from envs.catalogue import Environment, make_environment
 from models import make_policy
-from testbed.configuration import read_settings, read_yaml, shown
-from testbed.errors import ConfigError, UnknownNameError
+from testbed.configuration import read_settings, read_yaml
+from testbed.errors import ConfigError, UnknownNameError, shown
 from testbed.objectives import Objective, make_objective
 from testbed.registry import format_call, parse_call
 from testbed.simulation.axes import Axis, Range, parse_axis, shortened, sobol
@@ -93,8 +92,10 @@ class Sweep(Settings):
         self.check_machine()
         for name in _WHOLE:
             _check_name(name, getattr(self, name))
-        if isinstance(self.learning_rate, Tensor):
-            raise ConfigError("learning_rate is a tensor; a sweep takes one number, or an axis learning_rate=…")
+        for item in fields(Settings):
+            given = getattr(self, item.name)
+            if given is not None and not isinstance(given, bool | int | float | str):
+                raise ConfigError(f"{item.name} is {shown(given)}; a sweep takes one value, or an axis {item.name}=…")
         axes = _axes(self.vary)
         object.__setattr__(self, "vary", axes)
         check_whole("seeds", self.seeds, 1)

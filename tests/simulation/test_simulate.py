@@ -309,6 +309,16 @@ def test_a_run_that_can_separate_objectives_does_not_warn(settings: dict[str, in
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
         ({"seed": 1.5}, "seed is 1.5; expected a whole number of at least 0"),
         ({"seed": True}, "seed is True"),
+        (
+            {"seed": 10**24},
+            "seed is 1000000000000000000000000; expected a whole number of at most 18,446,744",
+        ),
+        ({"steps": 10**399}, "steps is 1.*; expected a whole number of at most 1,000,000,000,000"),
+        ({"group_size": 10**11}, "needs about .* GiB of memory for .* replicas at once; .* Lower seeds or group_size"),
+        ({"seeds": 10**12}, r"needs about .* for a table of .* rows; .* Raise metrics_every \(1\)"),
+        ({"mismatch": 10**399}, "mismatch noise: scale is 1"),
+        ({"dtype": torch.float16}, "dtype is torch.float16; expected one of float32, float64"),
+        ({"compile": 1}, "compile is 1; expected true or false"),
         ({"initial": torch.zeros(2, 2)}, r"initial has shape \(2, 2\)"),
     ],
 )
@@ -325,6 +335,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
         ({"model": "tabula"}, "unknown model 'tabula'; did you mean 'tabular'"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'; did you mean 'adam'"),
         ({"advantage": "group_centered"}, "did you mean 'group_centred'"),
+        ({"step": 3}, "unknown setting 'step'; did you mean 'steps'"),
     ],
 )
 def test_unknown_names(arguments: dict[str, str], message: str) -> None:
@@ -367,3 +378,19 @@ def test_save_never_overwrites(tmp_path: Path) -> None:
 def test_load_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         Run.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", b"{", "run.json is no valid JSON"),
+        ("run.json", b"\xff", "run.json is no UTF-8 text"),
+        ("run.json", b"[1]", r"run.json holds \[1\]; expected a mapping"),
+        ("table.parquet", b"PAR1", "table.parquet is no Parquet table"),
+    ],
+)
+def test_load_of_a_damaged_run(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    simulate("dapo", MODULAR, **SMALL).save(tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        Run.load(tmp_path / "run")
