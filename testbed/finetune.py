@@ -82,6 +82,8 @@ class TaskSettings:
     """Column of the question."""
     answer_field: str | None = None
     """Column of the answer."""
+    any_of_list: bool = False
+    """Whether a list in that column means that any of its answers will do."""
     chat: bool = False
     """Whether prompts are put into the tokenizer's chat template."""
 
