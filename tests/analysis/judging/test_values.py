@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.judging.estimands import within
 from analysis.judging.values import is_complete, judge_values, lowest_and_highest, one_sided_p_value, trend_p_value
 from analysis.statistics import VERDICT_LEVEL, judge, monotone_trend, order_p_value, p_value, proportion_interval
 from tests.analysis.judging.small import small_claim
@@ -183,3 +184,26 @@ def test_where_both_ends_agree_the_reason_says_so() -> None:
     assert judged.reason.endswith(
         "; the estimand has no value in 1 of 121 seeds, and lowest and highest values in their place give the same"
     )
+
+
+def test_equal_values_are_judged_by_the_support_of_the_estimand() -> None:
+    claim = small_claim(direction="less", threshold=-0.1)
+    equal = np.zeros(60)
+    assert judge_values(claim, equal).verdict == "inconclusive"
+    # At most 1 - 0.005^(1/60) = 8.5 % of the seeds elsewhere, at most 1 away.
+    known = dataclasses.replace(claim, estimand=within(claim.estimand, -1.0, 1.0))
+    judged = judge_values(known, equal)
+    assert (judged.verdict, judged.low) == ("refuted", pytest.approx(0.005 ** (1 / 60) - 1, rel=1e-12))
+    assert one_sided_p_value(known, equal) == pytest.approx(1 - 0.9**60, rel=1e-4)
+    assert known.estimand.description.endswith(", in [-1, 1]")
+    assert known.protocol_hash(60, 1) != claim.protocol_hash(60, 1)
+
+
+def test_equal_steps_are_judged_by_the_support_of_a_step() -> None:
+    claim = small_claim(statistic="smallest step", threshold=0.1)
+    steps = np.random.default_rng(0).normal(size=(60, 1)) + np.array([0.0, 0.5])
+    assert judge_values(claim, steps).verdict == "inconclusive"
+    known = dataclasses.replace(claim, estimand=within(claim.estimand, -1.0, 1.0))
+    # 0.5 - 1.5 · 8.5 % = 0.37.
+    assert judge_values(known, steps).low == pytest.approx(0.5 - 1.5 * (1 - 0.005 ** (1 / 60)), rel=1e-9)
+    assert one_sided_p_value(known, steps) == pytest.approx(max(1 / 10_001, (1 - 0.4 / 1.5) ** 60), rel=1e-4)

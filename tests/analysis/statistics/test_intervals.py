@@ -133,6 +133,8 @@ def test_seeds_from_which_both_sides_are_bounded():
     assert (bounds.low, bounds.high, bounds.seeds_needed) == (-math.inf, math.inf, 6)
     # Half of the values are one: 1/2ⁿ is 0.002 at 9 and 0.00098 at 10 seeds.
     assert interval([1.0, 1.0, 1.0, 4.0, 5.0, 6.0], 0.99).seeds_needed == 10
+    # Two halves: 2/2ⁿ is 0.00195 at 10 and 0.00098 at 11 seeds.
+    assert interval([1.0, 1.0, 1.0, 4.0, 4.0, 4.0], 0.99).seeds_needed == 11
     # 7/10: 0.7¹⁹ = 0.0011 > 0.001, so it takes twenty, where 0.005 of them may be and 0.7²⁰ = 0.0008.
     assert interval([1.0] * 7 + [4.0, 5.0, 6.0], 0.99).seeds_needed == 20
     # With two bounds nothing is missing.

@@ -25,17 +25,26 @@ def normal(seeds: int, mean: float = 0.0, scale: float = 1.0, stream: int = 0) -
         ("greater", 0.1, -0.4, -0.2, "refuted", True),
         ("greater", 0.1, -0.4, 0.2, "inconclusive", False),
         ("greater", 0.1, 0.1, 0.4, "inconclusive", False),
+        ("greater", 0.1, -0.05, 0.1, "inconclusive", False),
+        ("greater", 0.1, -0.4, -0.1, "refuted", False),
         ("greater", -0.1, -0.05, 0.05, "reproduced", False),
         ("less", -0.1, -0.4, -0.2, "reproduced", False),
         ("less", -0.1, -0.4, -0.05, "inconclusive", False),
         ("less", -0.1, -0.05, 0.05, "refuted", False),
         ("less", -0.1, 0.2, 0.4, "refuted", True),
+        ("less", -0.1, -0.4, -0.1, "inconclusive", False),
+        ("less", -0.1, -0.1, 0.4, "inconclusive", False),
+        ("less", -0.1, 0.1, 0.4, "refuted", False),
         ("less", 0.0, 0.2, 0.4, "refuted", True),
         ("equivalent", 0.1, -0.05, 0.05, "reproduced", False),
         ("equivalent", 0.1, -0.05, 0.15, "inconclusive", False),
         ("equivalent", 0.1, 0.15, 0.3, "refuted", False),
         ("equivalent", 0.1, -0.3, -0.15, "refuted", False),
         ("equivalent", 0.1, -0.3, 0.3, "inconclusive", False),
+        ("equivalent", 0.1, -0.1, 0.05, "inconclusive", False),
+        ("equivalent", 0.1, -0.05, 0.1, "inconclusive", False),
+        ("equivalent", 0.1, -0.3, -0.1, "inconclusive", False),
+        ("equivalent", 0.1, 0.1, 0.3, "inconclusive", False),
     ],
 )
 def test_verdict_truth_table(direction, threshold, low, high, verdict, opposite):
@@ -96,6 +105,16 @@ def test_seeds_needed_by_hand():
     assert decide(bounds, "equivalent", 0.75).seeds_needed == 81
     # Outside ±0.25 only the near side is in the way.
     assert decide(bounds, "equivalent", 0.25).seeds_needed == 81
+    # A lopsided one: 0.4 down and 1 up. Towards 0.25 the lower width counts, 20 (0.4/0.25)² = 51.2, towards 0.75 the
+    # upper one, 20 (1/0.25)² = 320, and of an equivalence with the estimate inside the larger of both.
+    lopsided = Interval(0.5, 0.1, 1.5, 0.9, "t", 20)
+    assert decide(lopsided, "greater", 0.25).seeds_needed == 53
+    assert decide(lopsided, "less", 0.75).seeds_needed == 321
+    assert decide(lopsided, "equivalent", 0.75).seeds_needed == 321
+    assert decide(lopsided, "equivalent", 0.25).seeds_needed == 53
+    mirrored = Interval(-0.5, -1.5, -0.1, 0.9, "t", 20)
+    assert decide(mirrored, "equivalent", 0.75).seeds_needed == 321
+    assert decide(mirrored, "equivalent", 0.25).seeds_needed == 53
     assert decide(bounds, "greater", 0.5).seeds_needed is None
     assert "no number of seeds" in decide(bounds, "greater", 0.5).reason
 

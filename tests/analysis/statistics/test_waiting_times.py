@@ -52,6 +52,25 @@ def test_restricted_mean_with_a_common_horizon_is_the_mean_of_the_cut_times():
     assert curve.restricted_mean.estimate == pytest.approx(cut.mean(), rel=1e-12)
 
 
+def test_a_restricted_mean_lies_between_0_and_the_horizon():
+    # Four at 0.1 and one at 10: mean 2.08, standard error 3.96/√5 = 1.77, so that 1.64 of them reach below 0; mirrored,
+    # mean 8.02, beyond the horizon.
+    observed = np.ones(5, dtype=bool)
+    early = survival(np.array([0.1] * 4 + [10.0]), observed).restricted_mean
+    assert (early.estimate, early.low) == (pytest.approx(2.08, rel=1e-12), 0.0)
+    late = survival(np.array([0.1] + [10.0] * 4), observed).restricted_mean
+    assert (late.estimate, late.high) == (pytest.approx(8.02, rel=1e-12), 10.0)
+
+
+def test_the_band_where_the_curve_is_1_or_0():
+    # Before the first event every seed still waits; after the last none does, and the band does not rise again.
+    curve = survival(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([False, True, True, True, True]))
+    assert (curve.survival[0], curve.low[0], curve.high[0]) == (1.0, 1.0, 1.0)
+    assert curve.survival[-1] == pytest.approx(0.0, abs=1e-12)
+    assert (curve.low[-1], curve.high[-1]) == (0.0, curve.high[-2])
+    assert 0.0 < curve.high[-2] < 1.0
+
+
 def test_no_event_means_no_verdict_on_time_but_one_on_the_share():
     curve = survival(np.full(20, 300.0), np.zeros(20, dtype=bool))
     assert curve.median.estimate == math.inf
