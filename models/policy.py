@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, shown
 from testbed.registry import Registry, parse_call
 
 __all__ = [
@@ -29,6 +29,9 @@ __all__ = [
     "policies",
     "policy_names",
 ]
+
+_LARGEST = 1024
+"""A toy policy is not wider, deeper or of higher rank."""
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """(states, tokens) to next states, negative where the episode ends."""
@@ -262,6 +265,11 @@ def make_policy(name: str, logits: Tensor, episodes: Episodes | None = None, **p
     except TypeError as error:
         known = ", ".join(list(inspect.signature(builder).parameters)[1:]) or "none"
         raise ConfigError(f"model {base}: {error}. Its settings: {known}") from error
+    for setting, value in {**written, **parameters}.items():
+        if isinstance(value, int) and value > _LARGEST:
+            raise ConfigError(
+                f"model {base}: {setting} is {shown(value)}; expected at most {_LARGEST:,}, these are toy policies"
+            )
     policy = builder(logits, **written, **parameters)
     if episodes is not None:
         policy.start(episodes)

@@ -300,6 +300,14 @@ def test_an_unknown_model_is_told_the_nearest() -> None:
         make_policy("transfrmer", torch.zeros(1, 2, 2))
 
 
+@pytest.mark.parametrize(
+    "name", ["low_rank(rank=99999999999)", "transformer(width=99999999999)", "moe(experts=99999999999)"]
+)
+def test_sizes_beyond_reason_are_refused_before_memory_is_asked_for(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"is 9+.*; expected at most 1,024, these are toy policies"):
+        make_policy(name, torch.zeros(1, 2, 2))
+
+
 def test_a_prompt_outside_the_embedding_is_an_error() -> None:
     policy = make_policy("transformer(width=8)", torch.zeros(1, 3, 2))
     with pytest.raises(BatchError, match=r"initial_states holds 3; expected states in 0\.\.2"):
