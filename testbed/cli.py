@@ -610,6 +610,26 @@ def diagnose(
         raise typer.Exit(1)
 
 
+@app.command()
+def replay(
+    record: Annotated[str, typer.Argument(help="Folder that a run recorded its tokens in.")],
+    objectives: Annotated[
+        list[str] | None,
+        typer.Argument(help="Objectives, name or name(key=value,…); none: all it allows."),
+    ] = None,
+    advantage: Annotated[
+        str | None, typer.Option(help="Estimator to compute the advantages with again, from the recorded rewards.")
+    ] = None,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables; it must not exist.")] = None,
+    seed: NoSeed = 0,
+) -> None:
+    """What every objective would have done with the tokens of a recorded run, without its model."""
+    from analysis.replay.command import run
+
+    run(record, objectives or (), advantage=advantage, as_json=as_json, out=out, say=_say)
+
+
 # -- input ---------------------------------------------------------------------------------------------------------
 
 
