@@ -106,8 +106,8 @@ def _lines(done: Replay) -> list[str]:
         lines.append("  ".join(cells).rstrip())
     lines += [
         "stopped: share of tokens with an advantage and no gradient, first updates left out; mass: gradient left, in",
-        "units of |rA|, and on which tokens; dH/step: predicted change of entropy per unit of step size; largest: weight",
-        "of the heaviest token over the mean",
+        "units of |rA|, and on which tokens; dH/step: predicted change of entropy per unit of step size; largest: the",
+        "heaviest token's weight over the mean",
     ]
     trained = done.record.objective
     correlation = done.correlations().get(trained) if trained else None
