@@ -168,6 +168,9 @@ def _rounds(decimal: Quantity, value: Fraction, approximated: Quantity) -> bool:
     written = decimal.decimal
     if written is None or approximated.decimal is not None or written.significant < FEWEST_DIGITS:
         return False
+    if written.place == 0:
+        # A whole number is meant as one.
+        return False
     return abs(value - written.value) <= Fraction(10) ** written.place / 2
 
 
