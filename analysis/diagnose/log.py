@@ -19,7 +19,7 @@ from analysis.diagnose.series import NULL, Block, Recording, Series
 from analysis.diagnose.source import Found, Source
 from testbed.errors import ConfigError
 
-__all__ = ["Ambiguity", "Log", "Unrecognised", "read_log"]
+__all__ = ["Ambiguity", "Collector", "Log", "Unrecognised", "named", "read_log"]
 
 MOST_KEYS = 2000
 """Recognised keys of which points are kept."""
@@ -129,7 +129,7 @@ class Log:
         return (min(first for first, _ in ends), max(last for _, last in ends)) if ends else None
 
 
-class _Collector:
+class Collector:
     """Points by key, of however many rows and files."""
 
     def __init__(self) -> None:
@@ -138,27 +138,32 @@ class _Collector:
         self.unknown: dict[str, None] = {}
         self.unknown_count = 0
         self.overflow = 0
+        self._first, self._last, self._real_axis = 0, 0.0, False
         self._known: dict[str, bool] = {}
         self._unknown: set[str] = set()
         self._tables = UnionTable([*(engines[name].table for name in engines.names()), _ANY_ENGINE])
 
     def add(self, kind: Reader, source: Source, found: Found) -> None:
         """Take the rows of one file."""
-        before, last, real_axis = self.rows, 0.0, False
         found.unknown = self._unknown
+        self._first, self._last, self._real_axis = self.rows, 0.0, False
         for block in kind.blocks(source, found):
-            if not block.rows:
-                continue
-            steps, real_axis, had = _steps(block, last, real_axis)
-            if not had and last == 0.0:
-                steps = np.arange(self.rows - before, self.rows - before + block.rows, dtype=float)
-            elif len(steps):
-                last = float(steps[-1])
-            self.rows += block.rows
-            for key, (at, values) in block.columns.items():
-                recording = self._recording(key)
-                if recording is not None:
-                    recording.add(steps[at], values)
+            self.take(block)
+
+    def take(self, block: Block) -> None:
+        """Take the next rows of a file."""
+        if not block.rows:
+            return
+        steps, self._real_axis, had = _steps(block, self._last, self._real_axis)
+        if not had and self._last == 0.0:
+            steps = np.arange(self.rows - self._first, self.rows - self._first + block.rows, dtype=float)
+        elif len(steps):
+            self._last = float(steps[-1])
+        self.rows += block.rows
+        for key, (at, values) in block.columns.items():
+            recording = self._recording(key)
+            if recording is not None:
+                recording.add(steps[at], values)
 
     def _recording(self, key: str) -> Recording | None:
         found = self.recordings.get(key)
@@ -235,7 +240,7 @@ def read_log(
     given = [log] if isinstance(log, str | Path) else list(log)
     if not given:
         raise ConfigError("no log was given; expected a file, a folder, or - for standard input")
-    collector, found = _Collector(), Found()
+    collector, found = Collector(), Found()
     files: list[tuple[str, str]] = []
     hints: list[str] = []
     for source, kind in _sources(given, standard_input):
@@ -250,17 +255,42 @@ def read_log(
     configuration = read_configuration(config if config is not None else beside, found.configuration)
     if beside is not None:
         found.notes.append(f"settings were read from {beside}, which lies beside the log")
+    if found.skipped:
+        noun = "line is" if found.skipped == 1 else "lines are"
+        found.notes.append(f"{found.skipped} {noun} no row of metrics and left out")
+    return named(name, collector, configuration, hints=hints, files=files, notes=found.notes)
+
+
+def named(
+    name: str,
+    collector: Collector,
+    configuration: Configuration,
+    *,
+    hints: Sequence[str] = (),
+    files: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> Log:
+    """What was collected, under canonical names.
+
+    Args:
+        name: what the log is called.
+        collector: its rows.
+        configuration: of the run; it is read by the table of the engine that is found.
+        hints: engines that alone write a container that was read.
+        files: file and reader of every part.
+        notes: sentences about how it was read.
+
+    Raises:
+        ConfigError: no key has a meaning that says anything about reinforcement learning.
+    """
     engine = _engine(collector, hints, configuration)
     if engine is None:
         raise _nothing_known(name, collector)
     configuration.resolve(engine)
-    made = Log(name, engine, files, collector.rows, configuration=configuration, notes=found.notes)
+    made = Log(name, engine, list(files), collector.rows, configuration=configuration, notes=list(notes))
     _name_keys(made, collector)
     if not made.series or set(made.series) <= _NEUTRAL:
         raise _nothing_known(name, collector)
-    if found.skipped:
-        noun = "line is" if found.skipped == 1 else "lines are"
-        made.notes.append(f"{found.skipped} {noun} no row of metrics and left out")
     repeated = [key for key, item in collector.recordings.items() if item.backward and key in made.raw]
     if repeated:
         made.notes.append(
@@ -275,7 +305,7 @@ _NEUTRAL = {"loss", "learning_rate", "gradient/norm", "time/step", "time/elapsed
 """What any training logs; alone it says nothing about reinforcement learning."""
 
 
-def _nothing_known(name: str, collector: _Collector) -> ConfigError:
+def _nothing_known(name: str, collector: Collector) -> ConfigError:
     keys = [*collector.recordings, *collector.unknown]
     if any(_SUPERVISED.search(key) for key in keys) or {"loss", "train/loss"} & set(keys):
         logged = [key for key in keys if "step" not in key.lower()][:5]
@@ -378,7 +408,7 @@ def _global_step(path: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _engine(collector: _Collector, hints: list[str], configuration: Configuration) -> Engine | None:
+def _engine(collector: Collector, hints: Sequence[str], configuration: Configuration) -> Engine | None:
     """The engine that knows most of the keys that few engines know."""
     votes = dict.fromkeys(engines.names(), 0.0)
     for key in collector.recordings:
@@ -437,15 +467,15 @@ def _entry(engine: Engine, key: str) -> tuple[Key, int] | None:
     return None
 
 
-def _name_keys(log: Log, collector: _Collector) -> None:
+def _name_keys(log: Log, collector: Collector) -> None:
     loss = log.configuration.get("loss")
     variant = _variant(log.engine, collector)
     chosen: dict[str, tuple[int, int, str, Key]] = {}
+    elsewhere: list[str] = []
     for key, recording in collector.recordings.items():
         found = _entry(log.engine, key)
         if found is None:
-            collector.unknown_count += 1
-            collector.unknown.setdefault(key)
+            elsewhere.append(key)
             continue
         entry, rank = found
         name: str | None = entry.name
@@ -481,13 +511,13 @@ def _name_keys(log: Log, collector: _Collector) -> None:
             log.keys[name] = entry
     _derive(log)
     names = [item.key for item in log.engine.table.keys]
-    log.unrecognised_count = collector.unknown_count
-    for key in list(collector.unknown)[:_SHOWN]:
+    log.unrecognised_count = collector.unknown_count + len(elsewhere)
+    for key in [*elsewhere, *list(collector.unknown)[:_SHOWN]][:_SHOWN]:
         close = difflib.get_close_matches(key[:120], names, n=1, cutoff=0.6) if len(key) < 200 else []
         log.unrecognised.append(Unrecognised(key, close[0] if close else None))
 
 
-def _variant(engine: Engine, collector: _Collector) -> str | None:
+def _variant(engine: Engine, collector: Collector) -> str | None:
     """TRL's AsyncGRPO logs another divergence under `kl`; it alone logs these keys."""
     alone = {"ratio", "sample/staleness_mean", "batch/masked_token_frac"}
     keys = {key.removeprefix("train/") for key in collector.recordings}
