@@ -26,7 +26,7 @@ __all__ = ["LAWS", "Drawn", "Finding", "Law", "check_laws", "draw", "loss_and_gr
 Outcome = Literal["holds", "exempt", "broken", "unchecked"]
 PRECISION = 1e-12
 """Relative to the largest entry: sums over thousands of terms cancel."""
-OPTIONAL = ("entropies", "old_entropies", "sampler_log_probs", "ref_log_probs")
+OPTIONAL = ("entropies", "old_entropies", "old_kappas", "sampler_log_probs", "ref_log_probs")
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,9 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Draw
     old = -6.9 * uniform(*shape)
     scale = torch.tensor([1e-3, 1e-2, 0.1, 0.5, 1.0])[torch.arange(sequences) % 5].view(sequences, 1)
     log_ratio = scale * (normal(*shape) + 0.3 * normal(*rows))
-    entropies = 2 * uniform(*shape) + 0.05
+    place = torch.arange(sequences * width).view(sequences, width)
+    # Nine of ten tokens are as surprising as expected, so that the others stand out in what they do to entropy.
+    entropies = torch.where(place % 10 > 0, -old, 2 * uniform(*shape)) + 0.05
     lengths = (uniform(*rows) * (width + 1)).floor().clamp(1, width)
     lengths[..., 0, 0] = width
     lengths[..., -1, 0] = 0
@@ -160,6 +162,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Draw
         "advantages": advantages,
         "entropies": entropies,
         "old_entropies": entropies * (0.05 * normal(*shape)).exp(),
+        "old_kappas": torch.where(place % 500 == 3, 3.0, 0.1).expand(shape),
         "sampler_log_probs": old + 0.3 * normal(*shape),
         "ref_log_probs": old + 0.3 * normal(*shape),
     }
@@ -444,6 +447,8 @@ def _on_policy(objective: Objective) -> str | None:
         mask=torch.ones(9, 2, dtype=torch.bool),
         entropies=entropies,
         old_entropies=entropies,
+        # κ = Σ_v p_v²(log p_v + H) at both positions.
+        old_kappas=torch.stack([_kappa(steps[0]).expand(9), _kappa(steps[1]).repeat_interleave(3)], -1),
         sampler_log_probs=log_probs.detach() + elsewhere,
         ref_log_probs=log_probs.detach() - elsewhere,
     )
@@ -454,6 +459,12 @@ def _on_policy(objective: Objective) -> str | None:
         confirmed = wrong is not None or objective.needs_whole_batch
         return None if confirmed else "it declares that its gradient at ratio 1 is not the policy gradient, but it is"
     return None if wrong is None else f"at ratio 1, {wrong}; declare exact_on_policy"
+
+
+def _kappa(log_policy: Tensor) -> Tensor:
+    policy = log_policy.exp()
+    entropy = -(policy * log_policy).sum(-1, keepdim=True)
+    return (policy.square() * (log_policy + entropy)).sum(-1)
 
 
 def _no_advantage(objective: Objective) -> str | None:
