@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from testbed.objectives._base import Objective, ObjectiveOutput, make_objective, registry
+from testbed.objectives._base import Hyper, Objective, ObjectiveOutput, Wrapper, make_objective, registry
 
-__all__ = ["Objective", "ObjectiveOutput", "make_objective", "objective_names"]
+__all__ = ["Hyper", "Objective", "ObjectiveOutput", "Wrapper", "make_objective", "objective_names"]
 
 
 def objective_names() -> list[str]:

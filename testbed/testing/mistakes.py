@@ -15,8 +15,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.errors import TestbedError
-from testbed.objectives import Objective, make_objective, objective_names
-from testbed.objectives._base import Wrapper
+from testbed.objectives import Objective, Wrapper, make_objective, objective_names
 from testbed.reductions import reductions
 from testbed.testing.losses import Evaluation
 from testbed.testing.probes import Probe, probes

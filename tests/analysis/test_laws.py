@@ -10,7 +10,7 @@ import torch
 from analysis import laws
 from analysis.laws import LAWS, check_laws, draw, loss_and_gradient
 from testbed import TokenBatch
-from testbed.objectives._base import Hyper, Objective
+from testbed.objectives import Hyper, Objective
 
 
 @dataclass(frozen=True, kw_only=True)

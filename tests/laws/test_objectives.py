@@ -19,8 +19,7 @@ from analysis.theory.gradient_weights import (
     reduction_coefficient,
     token_update,
 )
-from testbed.objectives import make_objective, objective_names
-from testbed.objectives._base import Wrapper
+from testbed.objectives import Wrapper, make_objective, objective_names
 
 
 def tests_of(name: str) -> ModuleType:

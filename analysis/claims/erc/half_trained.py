@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
-from testbed.objectives._base import Wrapper
+from testbed.objectives import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,15 +20,15 @@ STATEMENTS = [
 
 @pytest.mark.parametrize("path", STATEMENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_file_is_a_statement(path: Path) -> None:
-    """It files one row of the ledger, named in its docstring, and claims that judge that statement first."""
+    """It files its row of the ledger, unless another file has, and claims that judge that statement first."""
     number, written = path.stem.partition("_")[0].upper(), path.read_text(encoding="utf-8")
     assert written.startswith(f'"""{number}. ')
-    assert re.findall(r'Entry\(\s*number="(\w+)"', written) == [number]
+    assert re.findall(r'Entry\(\s*number="(\w+)"', written) in ([], [number])
     assert set(re.findall(r'judges=\(\s*"(\w+)"', written)) <= {number}
 
 
 def test_every_row_of_the_ledger_has_its_file() -> None:
-    assert sorted(path.stem.partition("_")[0].upper() for path in STATEMENTS) == sorted(row.number for row in entries())
+    assert {path.stem.partition("_")[0].upper() for path in STATEMENTS} == {row.number for row in entries()}
 
 
 @pytest.mark.parametrize("paper", sorted({get_claim(name).paper for name in claim_names()}))
