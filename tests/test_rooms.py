@@ -35,11 +35,9 @@ def trespasses(package: str, imported: str) -> bool:
     parts = imported.split(".")
     for place, part in enumerate(parts):
         if is_private(part):
-            owner = ".".join(parts[:place])
-            # Private modules belong to their package, private names to their module's package.
-            home = (
-                owner if (ROOT / Path(*parts[: place + 1])).with_suffix(".py").is_file() else owner.rpartition(".")[0]
-            )
+            # A private module belongs to its package, a private name to its module's package.
+            module = (ROOT / Path(*parts[: place + 1])).with_suffix(".py").is_file()
+            home = ".".join(parts[: place if module else place - 1])
             return parts[0] in PACKAGES and not f"{package}.".startswith(f"{home}.")
     return False
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.ledger import entries
 
-CLAIM = '''"""{number}. Twice the step learns sooner."""
+CLAIM = '''"""{number}. A larger step learns sooner."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ file_entry(
     Entry(
         number="{number}",
         source=PAPER,
-        statement="Twice the learning rate ends with more reward.",
+        statement="A larger learning rate ends with more reward.",
         status="toy",
         reason="Only this one environment is asked.",
     )
 )
 
-FAST, SLOW = {{"objective": "dcpo", "learning_rate": 8.0}}, {{"objective": "dcpo", "learning_rate": 0.01}}
+FAST, SLOW = {{"objective": "dcpo", "learning_rate": 4.0}}, {{"objective": "dcpo", "learning_rate": 0.01}}
 register(
     StatisticalClaim(
-        id="dcpo/twice-the-step",
+        id="dcpo/larger-step",
         paper=PAPER,
         judges=("{number}", "M8"),
-        title="Twice the step learns sooner",
+        title="A larger step learns sooner",
         source="Nobody, section 1",
         statement="The larger learning rate ends with at least 0.01 more reward.",
-        scope="RareArm-v1 with eight arms, five rollouts.",
+        scope="RareArm-v1 with eight arms, six rollouts.",
         unit="reward",
-        setting={{"env": "RareArm-v1(arms=8,contexts=2)", "steps": 5, "group_size": 8, "epochs": 2}},
+        setting={{
+            "env": "RareArm-v1(arms=8,contexts=2,rare_probability=0.1)",
+            "steps": 6,
+            "group_size": 8,
+            "epochs": 3,
+        }},
         arms={{"fast": FAST, "slow": SLOW}},
         estimand=difference(final("exact/return"), of="fast", minus="slow"),
         direction="greater",
@@ -50,7 +55,7 @@ register(
     )
 )
 '''
-TEST = '''"""The estimand of twice the step, by hand."""
+TEST = '''"""The estimand of a larger step, by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ from tests.analysis.judging.small import trajectories
 
 
 def test_the_fast_arm_is_the_first_of_the_difference() -> None:
-    claim = get_claim("dcpo/twice-the-step")
+    claim = get_claim("dcpo/larger-step")
     assert isinstance(claim, StatisticalClaim)
     runs = {
         "fast": trajectories(exact__return=[[0.0, 0.0], [0.75, 0.5]]),
@@ -73,24 +78,24 @@ def test_the_fast_arm_is_the_first_of_the_difference() -> None:
 @pytest.mark.slow
 def test_a_claim_is_two_new_files(tree: Any) -> None:
     number = f"D{1 + sum(row.number[0] == 'D' for row in entries())}"
-    tree.add(f"analysis/claims/dcpo/{number.lower()}_twice_the_step.py", CLAIM.format(number=number))
-    tree.add(f"tests/analysis/claims/dcpo/test_{number.lower()}_twice_the_step.py", TEST)
+    tree.add(f"analysis/claims/dcpo/{number.lower()}_larger_step.py", CLAIM.format(number=number))
+    tree.add(f"tests/analysis/claims/dcpo/test_{number.lower()}_larger_step.py", TEST)
 
-    verified = tree.run("testbed", "verify", "dcpo/twice-the-step", "--jobs", "1", "--out", "../run")
+    verified = tree.run("testbed", "verify", "dcpo/larger-step", "--jobs", "1", "--out", "../run")
     assert "1 reproduced" in verified
     ledger = json.loads(tree.run("testbed", "claims", "--json"))["ledger"]
     rows = {row["number"]: row["verdicts"] for row in ledger}
-    assert rows[number] == {"dcpo/twice-the-step": "reproduced"}
-    assert "dcpo/twice-the-step" in rows["M8"]
+    assert rows[number] == {"dcpo/larger-step": "reproduced"}
+    assert "dcpo/larger-step" in rows["M8"]
 
     tree.run("analysis.documents")
     assert f"| {number} |" in (tree.folder / "docs/claims.md").read_text(encoding="utf-8")
-    tree.test(f"tests/analysis/claims/dcpo/test_{number.lower()}_twice_the_step.py")
+    tree.test(f"tests/analysis/claims/dcpo/test_{number.lower()}_larger_step.py")
     tree.test("tests/analysis/test_ledger.py", "tests/analysis/test_documents.py", "tests/analysis/test_replication.py")
     tree.test(
         "tests/analysis/claims/test_collection.py",
         "tests/analysis/test_verify.py",
         "-k",
-        f"{number.lower()}_ or twice or row or paper or tier or tuning",
+        f"{number.lower()}_ or larger or row or paper or tier or tuning",
     )
     assert tree.edited() == set()

@@ -64,7 +64,7 @@ class TwoDoors(Environment):
     longest: ClassVar[int] = 2
     small: ClassVar[dict[str, Any]] = {"vocabulary": 3}
 
-    vocabulary: int = whole(4, low=2)
+    vocabulary: int = whole(4, low=2, high=1000)
     """Number of tokens."""
 
     def automaton(self) -> Automaton:
