@@ -21,7 +21,6 @@ from testbed.objectives.ppo import PPO
 from testbed.simulation import simulate
 from testbed.simulation.gradients import LossGradient
 from testbed.simulation.settings import Settings
-from testbed.simulation.streams import UniformStreams
 from testbed.simulation.training import Training
 
 R, B, T = 3, 16, 5
@@ -188,17 +187,6 @@ def test_copies_do_not_share_buffers() -> None:
         other.parameters[-1].add_(torch.arange(3.0, dtype=torch.float64))
         other.evaluate(samples, entropies=False)
         assert torch.equal(policy.evaluate(samples, entropies=False)[0], before)
-
-
-def test_streams_do_not_depend_on_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def numbers(seeds: list[int]) -> Tensor:
-        stream = UniformStreams(0, seeds, width=3)
-        return torch.stack([stream.next().clone() for _ in range(7)])
-
-    expected = numbers([4, 5])
-    monkeypatch.setattr(sys.modules[UniformStreams.__module__], "_BUFFER", 12)
-    assert torch.equal(numbers([4, 5]), expected)
-    assert torch.equal(numbers([5, 4, 5]), expected[:, [1, 0, 1]])
 
 
 @pytest.mark.parametrize(

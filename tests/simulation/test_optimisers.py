@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from testbed.simulation.optimisers import clip_by_norm, gradient_norm, optimisers
-from testbed.simulation.streams import UniformStreams
 
 TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -55,26 +54,3 @@ def test_norm_and_clipping_equal_torch_replica_by_replica() -> None:
 def test_zero_gradient_survives_clipping() -> None:
     zero = torch.zeros(2, 3)
     assert torch.equal(clip_by_norm([zero], gradient_norm([zero]), 1.0)[0], zero)
-
-
-def test_streams_belong_to_the_seed_and_not_to_the_company() -> None:
-    together = UniformStreams(7, [0, 3, 0, 5], width=9)
-    alone = UniformStreams(7, [5], width=9)
-    for _ in range(4):
-        row, own = together.next(), alone.next().clone()
-        assert torch.equal(row[0], row[2])
-        assert not torch.equal(row[0], row[1])
-        assert torch.equal(row[3], own[0])
-
-
-def test_streams_differ_by_purpose_and_master_seed() -> None:
-    rows = [UniformStreams(seed, [0], 5, purpose).next() for seed in (0, 1) for purpose in (0, 1)]
-    assert len({tuple(row[0].tolist()) for row in rows}) == 4
-
-
-def test_streams_do_not_depend_on_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = UniformStreams(0, [1, 2], width=3)
-    monkeypatch.setattr("testbed.simulation.streams._BUFFER", 1)
-    small = UniformStreams(0, [1, 2], width=3)
-    for _ in range(5):
-        assert torch.equal(large.next().clone(), small.next().clone())

@@ -109,6 +109,7 @@ def test_cells_are_the_product_with_the_first_axis_slowest() -> None:
         (["policy.x=3,4"], UnknownNameError, "unknown prefix of an axis 'policy'"),
         (["clip_low=0.1,0.2", "clip_low=0.3"], ConfigError, "clip_low is varied twice"),
         (["clip_low=-0.1,0.2"], ConfigError, "clip_low is -0.1; expected a value in"),
+        (["clip_low=0.1,0.2,-0.3"], ConfigError, "clip_low is -0.3; expected a value in"),
         (["clip_low=0.1:0.2"], ConfigError, "over a range without a number of points"),
         (["steps=1:2:3"], ConfigError, "it takes whole numbers"),
         (["contexts=1:2:3"], ConfigError, "it takes whole numbers"),
@@ -222,6 +223,61 @@ def test_what_can_share_a_batch_does() -> None:
     assert block.seeds == tuple(seed for seed in range(3) for _ in range(16))
     apart = Sweep(**SMALL | {"env": "NullBandit-v1(contexts=2)"}, vary=["epochs=1,2", "arms=5,6", "clip_low=0.1,0.2"])
     assert apart.block_count == 4
+
+
+@pytest.mark.parametrize(
+    ("env", "axis", "values", "blocks"),
+    [
+        # Other transitions of the same shape, another scatter of rewards: not the same block.
+        ("VariableLength-v1(length=4,vocabulary=8,prompts=2)", "fraction", (0.3, 0.6), 2),
+        ("NullBandit-v1(arms=6,contexts=2,reward=gaussian)", "noise", (0.1, 2.0), 2),
+        ("RareArm-v1(arms=6,contexts=2)", "reward", ("bernoulli", "deterministic"), 2),
+        ("RareArm-v1(arms=6,contexts=2)", "rare_probability", (0.1, 0.3), 1),
+    ],
+)
+def test_environments_share_a_block_only_where_tables_alone_differ(
+    env: str, axis: str, values: tuple[Any, ...], blocks: int
+) -> None:
+    sweep = Sweep(**SMALL | {"env": env}, vary=[Axis(axis, values)], learning_rate=4.0, metrics_every=1)
+    assert sweep.block_count == blocks
+    run = run_sweep(sweep)
+    assert run is not None
+    for cell, value in enumerate(values):
+        single = f"{env[:-1]},{axis}={value})"
+        alone = simulate("dapo", single, seeds=3, steps=4, group_size=4, learning_rate=4.0, sampled_metrics=False).table
+        order = ["seed", "step"]
+        shared = [name for name in alone if name not in ("objective", "replica")]
+        found = run.table[run.table["cell"] == cell][shared].sort_values(order, ignore_index=True)
+        pd.testing.assert_frame_equal(found, alone[shared].sort_values(order, ignore_index=True), check_exact=True)
+
+
+def test_equal_sweeps_have_equal_fingerprints() -> None:
+    plain = Sweep(**SMALL, vary=["clip_low=0.1,0.2"])
+    # Four steps: every one is recorded where nobody says how many.
+    same = [{"metrics_every": 1}, {"vary": [Axis("clip_low", (0.1, 0.2))]}, {"dtype": torch.float32}]
+    other: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"seeds": 4},
+        {"steps": 5},
+        {"metrics_every": 2},
+        {"sampled_metrics": True},
+        {"objective": "dapo(clip_high=0.3)"},
+        {"model": "low_rank"},
+        {"vary": ["clip_low=0.2,0.1"]},
+        {"vary": ["clip_low=0.1,0.3"]},
+        {"dtype": "float64"},
+        {"staleness": 1},
+        {"advantage": "none"},
+        {"chunk": 3},
+    ]
+    prints = [Sweep(**{**SMALL, "vary": ["clip_low=0.1,0.2"], **changes}).fingerprint for changes in (*same, *other)]
+    assert prints[: len(same)] == [plain.fingerprint] * len(same)
+    assert len({plain.fingerprint, *prints[len(same) :]}) == 1 + len(other)
+
+
+def test_the_master_seed_scatters_the_sobol_points() -> None:
+    first, second = (Sweep(**SMALL, vary=["clip_low=0.1:0.3"], samples=4, seed=seed).cells for seed in (0, 1))
+    assert first != second
 
 
 def test_a_cell_is_the_run_it_describes() -> None:
