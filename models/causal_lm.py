@@ -103,6 +103,10 @@ SIZES: dict[str, dict[str, Any]] = {
 """Architectures by name; the name says the family and roughly how many parameters there are."""
 
 
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+"""What weights may be stored as."""
+
+
 class CausalLM(NamedTuple):
     """A model and the tokenizer that goes with it."""
 
@@ -138,6 +142,8 @@ def load_causal_lm(
     """
     import transformers
 
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if isinstance(name, transformers.PretrainedConfig):
         return _build(name, load_tokenizer(tokenizer or "character"), seed, dtype)

@@ -475,13 +475,19 @@ def finetune(
     """Train a language model on math with any objective: warm start, evaluation, training, evaluation."""
     from dataclasses import replace
 
+    from testbed.engines.threads import wait_passively
+
+    # Somebody who sets a number of threads means it.
+    choose_threads = "OMP_NUM_THREADS" not in os.environ
+    wait_passively()
+
     from testbed.finetune import load_settings, run_finetune
 
     settings = load_settings(config)
     if seed is not None:
         settings = replace(settings, seed=seed)
     with _continued(Path("runs") / "finetune" / Path(config).stem if out is None else out, "", "--resume") as folder:
-        done = run_finetune(settings, resume=resume, out=folder, report=_say)
+        done = run_finetune(settings, resume=resume, out=folder, report=_say, choose_threads=choose_threads)
     if not done.main_process:
         return
     from analysis.report.finetune import write_finetune_report

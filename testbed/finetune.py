@@ -4,8 +4,9 @@
 
 A run is a folder. `configuration.yaml` is what was asked for, `log.jsonl` has one row of metrics a step under the names
 of `testbed.diagnostics`, `evaluation.json` how often the model was right before and after with intervals,
-`samples.jsonl` its answers, `start/` the model reinforcement learning began with, `checkpoints/` where it can be
-resumed, `model/` the result. On the CPU a resumed run continues with the same numbers.
+`samples.jsonl` its answers, `threads.json` how many threads were chosen, `start/` the model reinforcement learning began
+with, `checkpoints/` where it can be resumed, `model/` the result. On the CPU a resumed run continues with the same
+numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from testbed.diagnostics import GLOSSARY
 from testbed.engines.folders import flaw, storing, write_whole
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective
+from testbed.reading import read_json
 from testbed.simulation.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ CONFIGURATION_FILE, LOG_FILE, EVALUATION_FILE, SAMPLES_FILE = (
     "evaluation.json",
     "samples.jsonl",
 )
+THREADS_FILE = "threads.json"
 START_FOLDER, CHECKPOINT_FOLDER, MODEL_FOLDER = "start", "checkpoints", "model"
 
 # TRL's and the trainer's names for what has a name here; several of TRL's numbers are logged twice otherwise.
@@ -255,6 +258,7 @@ def run_finetune(
     out: str | Path | None = None,
     report: Callable[[str], None] | None = None,
     start: str | Path | None = None,
+    choose_threads: bool = False,
 ) -> FinetuneResult:
     """Warm start, evaluate, train, evaluate; or go on with a run that was interrupted.
 
@@ -266,6 +270,8 @@ def run_finetune(
         out: the folder; `None`: `runs/finetune/<name of the configuration>`.
         report: called with a line of text whenever something worth knowing happened.
         start: a folder of `prepare_start`, whose model and first evaluation are taken over instead of made again.
+        choose_threads: on a processor, choose the number of threads by the model's size and the machine's load, and
+            keep to it when the run is resumed: another number rounds differently. False: PyTorch's own number.
 
     Raises:
         ConfigError: TRL is missing, a setting is wrong, the hub is out of reach, the folder to resume holds another
@@ -287,7 +293,7 @@ def run_finetune(
         # The others find what the first one has just written.
         _open_folder(folder, settings, resume=not fresh)
     started = time.perf_counter()
-    run = _Run(settings, folder, say, processes)
+    run = _Run(settings, folder, say, processes, choose_threads)
     with _without_chatter(), contextlib.closing(run.grader):
         with _forgotten_unless_usable(folder) if fresh else contextlib.nullcontext():
             if fresh and start is not None:
@@ -375,7 +381,14 @@ def _forgotten_unless_usable(folder: Path) -> Iterator[None]:
 class _Run:
     """One run in one folder: its model, its problems, its grader."""
 
-    def __init__(self, settings: FinetuneSettings, folder: Path, say: Callable[[str], None], processes: Any) -> None:
+    def __init__(
+        self,
+        settings: FinetuneSettings,
+        folder: Path,
+        say: Callable[[str], None],
+        processes: Any,
+        choose_threads: bool = False,
+    ) -> None:
         from envs.grading import Grader
 
         self.settings, self.folder, self.say, self.processes = settings, folder, say, processes
@@ -383,6 +396,7 @@ class _Run:
         self.length: int = _trainer_arguments(settings, folder).max_completion_length
         self.steps: int = settings.trainer["max_steps"]
         self.training_seconds = 0.0
+        self.choose_threads = choose_threads and _on_cpu(settings)
 
     def start(self) -> None:
         """The model reinforcement learning begins with, and how good it is."""
@@ -402,16 +416,42 @@ class _Run:
                     seed=self.settings.seed,
                     dtype=self.settings.dtype,
                 )
+                self._use_threads()
                 self.tasks = self._tasks()
                 if self.settings.warm_start is not None:
                     self._warm_start(self.settings.warm_start)
                 if self.processes.is_main_process:
                     write_whole(start, self._save)
+            self._use_threads()
             self.tasks = self._tasks()
         self.model.to(self.processes.device)
         if self.processes.is_main_process and "before" not in self._evaluations():
             self._evaluate("before")
         self.processes.wait_for_everyone()
+
+    def _use_threads(self) -> None:
+        """As many as were chosen when the run began."""
+        import torch
+
+        from testbed.engines.threads import choose_threads, idle_cores
+
+        if not self.choose_threads:
+            return
+        self.choose_threads = False
+        path = self.folder / THREADS_FILE
+        if path.is_file():
+            kept = read_json(path)
+            if not isinstance(kept, int) or kept < 1:
+                raise ConfigError(f"{path} holds {shown(kept)}; expected a number of threads. Remove it to choose anew")
+            torch.set_num_threads(kept)
+            self.say(f"threads: {kept}, as when the run began")
+            return
+        size = sum(value.numel() for value in self.model.parameters())
+        chosen = choose_threads(size, *idle_cores())
+        torch.set_num_threads(chosen.count)
+        self.say(f"threads: {chosen.count}, as {chosen.reason}; OMP_NUM_THREADS sets another number")
+        if self.processes.is_main_process:
+            write_atomically(path, f"{chosen.count}\n".encode())
 
     def _save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

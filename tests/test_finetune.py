@@ -306,6 +306,26 @@ def test_an_incomplete_start_is_made_again(whole: Path, tmp_path: Path, leave: l
     assert not (run / "start.partial").exists()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_threads_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("trl")
+    used: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    monkeypatch.setattr("testbed.engines.threads.idle_cores", lambda: (4, 1.2))
+    lines: list[str] = []
+    path = written(tmp_path, trainer=SMALL["trainer"] | {"max_steps": 1})
+    run_finetune(path, out=tmp_path / "run", report=lines.append, choose_threads=True)
+    assert used == [1]
+    assert "threads: 1, as 1.2 of 4 cores are idle" in "\n".join(lines)
+    (tmp_path / "run" / "threads.json").write_text("3")
+    run_finetune(path, out=tmp_path / "run", resume=True, report=lines.append, choose_threads=True)
+    assert used == [1, 3]
+    assert "threads: 3, as when the run began" in lines
+    (tmp_path / "run" / "threads.json").write_text("many")
+    with pytest.raises(ConfigError, match=r"threads\.json"):
+        run_finetune(path, out=tmp_path / "run", resume=True, choose_threads=True)
+
+
 def test_a_row_that_was_being_written_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
