@@ -2,9 +2,9 @@
 
     python benchmarks/busy_neighbour.py [CONFIGURATION]
 
-Needs the `llm` extra and, for the time alone to mean anything, a machine that is otherwise idle: the load is printed. The
-command as it is, which chooses threads and lets them sleep while they wait, stands beside one whose threads spin, as
-PyTorch's do by themselves. A run is to take at most three times as long with neighbours as alone.
+Needs the `llm` extra and, for the time alone to mean anything, a machine that is otherwise idle: the load is printed.
+The command as it is, which chooses threads and lets them sleep while they wait, stands beside one whose threads spin,
+as PyTorch's do by themselves. A run is to take at most three times as long with neighbours as alone.
 """
 
 from __future__ import annotations

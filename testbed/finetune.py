@@ -4,9 +4,9 @@
 
 A run is a folder. `configuration.yaml` is what was asked for, `log.jsonl` has one row of metrics a step under the names
 of `testbed.diagnostics`, `evaluation.json` how often the model was right before and after with intervals,
-`samples.jsonl` its answers, `threads.json` how many threads were chosen, `start/` the model reinforcement learning began
-with, `checkpoints/` where it can be resumed, `model/` the result. On the CPU a resumed run continues with the same
-numbers.
+`samples.jsonl` its answers, `threads.json` how many threads were chosen, `start/` the model reinforcement learning
+began with, `checkpoints/` where it can be resumed, `model/` the result. On the CPU a resumed run continues with the
+same numbers.
 """
 
 from __future__ import annotations

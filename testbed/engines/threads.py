@@ -1,8 +1,8 @@
 """How many threads of the processor a language model is worth, beside whatever else the machine does.
 
-Threads that compute one product together wait for each other by spinning. Where every thread has a core of its own that
-costs little; where it has to share one, small products take ten times as long: the thread that is to finish does not get
-to run while the others spin. Threads that sleep instead cost nothing then.
+Threads that compute one product together wait for each other by spinning. Where every thread has a core of its own
+that costs little; where it has to share one, small products take ten times as long: the thread that is to finish does
+not get to run while the others spin. Threads that sleep instead cost nothing then.
 """
 
 from __future__ import annotations
