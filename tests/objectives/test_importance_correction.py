@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -50,8 +52,8 @@ def mutate(monkeypatch):
     """The weight is the sampler's probability over the trainer's."""
     from testbed.objectives.importance_correction import ImportanceCorrection
 
-    right = ImportanceCorrection._raw_weights
-    monkeypatch.setattr(ImportanceCorrection, "_raw_weights", lambda self, batch: 1 / right(self, batch))
+    right = ImportanceCorrection._log_weights
+    monkeypatch.setattr(ImportanceCorrection, "_log_weights", lambda self, batch: -right(self, batch))
 
 
 def test_metrics_by_hand(tokens):
@@ -94,3 +96,36 @@ def test_needs_the_sampler(tokens):
 def test_rejects(hyper_parameters, message):
     with pytest.raises(ConfigError, match=message):
         make_objective("importance_correction", **hyper_parameters)
+
+
+def test_a_geometric_mean_sees_a_small_drift_whatever_the_length(tokens):
+    # Every ratio to the sampler is 1.003: the mean is outside 0.999 to 1.002 for one token and for four, and no token
+    # is far from 1. By product, one token passes 1.01 and four do not.
+    batch = tokens(
+        [[1.0, None, None, None], [1.0] * 4], [1.0, 1.0], sampler_log_probs=[[math.log(0.25 / 1.003)] * 4] * 2
+    )
+    weights = {
+        level: make_objective("importance_correction", mode="mask", level=level, floor=0.999, cap=cap).weights(batch)
+        for level, cap in (("geometric", 1.002), ("sequence", 1.01))
+    }
+    assert (weights["geometric"][batch.mask] == 0).all()
+    assert (weights["sequence"] > 0).tolist() == [[True, True, True, True], [False] * 4]
+
+
+def test_a_mask_by_divergence_allows_unlikely_tokens_more(tokens):
+    # A ratio of 2 at μ = 0.01 is a KL₂ of 0.004, at μ = 0.45 one of 0.83: the ratio is the same, the band is not.
+    batch = tokens([[1.0, 1.0]], [1.0], old=[0.02, 0.9], sampler_log_probs=[[math.log(0.01), math.log(0.45)]])
+    kpop = make_objective("importance_correction", preset="kpop")
+    assert (kpop.weights(batch) > 0).tolist() == [[True, False]]
+    assert kpop.weights(batch)[0, 0].item() == pytest.approx(2.0, rel=1e-12)
+
+
+def test_what_the_mask_leaves_may_have_no_weight(tokens):
+    batch = tokens([[1.0, 1.0]], [1.0], sampler_log_probs=[[math.log(0.2), math.log(0.01)]])
+    objective = make_objective("importance_correction", mode="mask", weight="one", cap=2.0)
+    assert objective.weights(batch).tolist() == [[1.0, 0.0]]
+
+
+def test_a_weight_of_its_own_goes_with_the_mask_alone():
+    with pytest.raises(ConfigError, match="weight is 'one' with mode='truncate'"):
+        make_objective("importance_correction", weight="one")
