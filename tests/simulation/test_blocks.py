@@ -109,6 +109,13 @@ def test_an_initial_policy_per_seed_goes_where_its_seed_goes(monkeypatch: pytest
     assert whole.query("step == 0")["exact/entropy"].nunique() == 5
 
 
+def test_the_last_block_holds_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Six arms in two contexts: two replicas a block, and one in the third.
+    monkeypatch.setattr("testbed.simulation.blocks.CHUNK_ELEMENTS", 2 * 6 * 2)
+    table = simulate("dapo", RARE, seeds=5, **LOOP).table
+    assert table.query("step == 0")["seed"].tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("varied", ["learning_rate", "clip_high"])
 def test_values_per_seed_are_not_cut(varied: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("testbed.simulation.blocks.CHUNK_ELEMENTS", 1)
