@@ -17,8 +17,8 @@ from analysis.claims.bapo import (
     SMALLEST,
     bapo,
 )
-from analysis.judging.claim import Falsifier, Null, StatisticalClaim, Tier, Tuning, register
-from analysis.judging.estimands import Measure, at_matched, average, difference, final, value_of
+from analysis.judging.claim import Falsifier, Null, StatisticalClaim, Tuning, register
+from analysis.judging.estimands import Measure, at_matched, average, difference, final, value_of, within
 from analysis.judging.settings import AT_DIVERGENCE, MODULAR_SUM, NULL_REWARD
 from analysis.ledger.entry import Entry, file_entry
 from analysis.statistics import Verdict
@@ -41,7 +41,7 @@ AT_LONG_DIVERGENCE = at_matched("exact/entropy", "exact/kl_cumulative", 0.35)
 
 
 def _search_moves(
-    name: str, *, title: str, setting: Mapping[str, Any], scope: str, tier: Tier, recorded: Verdict, note: str
+    name: str, *, title: str, setting: Mapping[str, Any], scope: str, recorded: Verdict, note: str, seeds: int
 ) -> StatisticalClaim:
     return StatisticalClaim(
         id=f"bapo/{name}",
@@ -54,7 +54,8 @@ def _search_moves(
         unit="ratio",
         setting=setting,
         arms={"bapo": bapo()},
-        estimand=value_of(average("bapo/clip_high"), "bapo"),
+        # The ends of the search's range.
+        estimand=within(value_of(average("bapo/clip_high"), "bapo"), 1.2, 3.0),
         direction="greater",
         threshold=1.25,
         planted=1.4,
@@ -62,8 +63,8 @@ def _search_moves(
         falsifier=Falsifier("The target is 0, which every share reaches.", {"bapo": bapo(target=0.0)}),
         recorded=recorded,
         notes=(note,),
-        tier=tier,
-        seeds=20,
+        tier="full",
+        seeds=seeds,
     )
 
 
@@ -73,10 +74,10 @@ register(
         title="The search moves the bounds at equal lengths",
         setting=MODULAR_SUM,
         scope=SCOPE,
-        tier="quick",
         recorded="refuted",
         note="With responses of one length the share stays above 0.5 and the target of 0.4 never asks for anything: "
         "BAPO is PPO with bounds of 0.6 and 1.2.",
+        seeds=256,
     )
 )
 register(
@@ -85,9 +86,9 @@ register(
         title="The search moves the bounds when wrong is longer",
         setting=LONGER_WHEN_WRONG,
         scope=LONG_SCOPE,
-        tier="full",
         recorded="reproduced",
         note="Here the share starts below the target.",
+        seeds=20,
     )
 )
 
