@@ -88,7 +88,8 @@ class LiveDiagnosis:
         self._pending: list[Mapping[str, object]] = []
         self._collector = Collector()
         self._started: float | None = None
-        self._spent = self._last = 0.0
+        # The first look imports what it needs.
+        self._spent, self._last = 0.0, 0.2
 
     def update(self, step: int, row: Mapping[str, object]) -> None:
         """Take a row of metrics under the engine's keys, and look at the run if there is time."""

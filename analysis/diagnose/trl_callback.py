@@ -41,6 +41,11 @@ class TestbedCallback(TrainerCallback):
             if self.live.should_stop:
                 control.should_training_stop = True
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look once more, now that it costs the training nothing."""
+        if state.is_world_process_zero:
+            self.live.look()
+
 
 def _arguments(args: Any) -> dict[str, Any]:
     given = args.to_dict() if hasattr(args, "to_dict") else dict(vars(args))

@@ -32,6 +32,8 @@ COMMON_KEYS = (
     Key("policy_loss", ""),
     Key("rewards/<function>/mean", "reward/function"),
     Key("rewards/<function>/std", ""),
+    Key("rewards/<function>", "reward/function", note="before TRL 0.17"),
+    Key("completion_length", "length/mean", note="before TRL 0.17"),
     Key("eval_reward", "evaluation/reward"),
     Key("eval/reward", "evaluation/reward"),
     Key("eval_rewards/<function>/mean", ""),
@@ -59,6 +61,7 @@ _KEYS = (
     Key("reward_std", "reward/std", scope="batch"),
     Key("entropy", "entropy/mean"),
     Key("ratio", "ratio/mean", note="AsyncGRPO"),
+    Key("clip_ratio", "clip/fraction", kind="sign-aware", note="before TRL 0.17"),
     Key(
         "kl",
         "kl/ref",

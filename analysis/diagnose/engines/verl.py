@@ -43,6 +43,8 @@ VERL_KEYS = (
     Key("actor/grad_norm", "gradient/norm", note="before clipping"),
     Key("actor/lr", "learning_rate"),
     Key("actor/pg_loss", "loss", note="policy term only"),
+    Key("actor/loss", ""),
+    Key("actor/perf/<any>", ""),
     Key("response_length/mean", "length/mean"),
     Key("response_length/max", "length/max"),
     Key("response_length/min", "length/min"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis.diagnose.rule import Case, Finding, Rule, ends, rule, shown
+from analysis.diagnose.series import Series
 
 __all__ = ["KEPT_MASS"]
 
@@ -22,36 +23,40 @@ def _truncates(case: Case) -> bool | None:
 def _check(case: Case) -> Iterator[Finding]:
     kind = "weight" if case.finite("sampler/weight_mean") is not None else "ratio"
     mean = case.finite(f"sampler/{kind}_mean")
-    truncates = _truncates(case)
-    if mean is None or len(mean) < 5 or truncates is False:
+    sure = _truncates(case)
+    if mean is None or len(mean) < 5 or sure is False:
         return
     width = max(ends(len(mean)), min(len(mean), 10))
-    level = float(np.median(mean.values[-width:]))
+    recent = mean.values[-width:]
+    level, spread = float(np.median(recent)), float(np.std(recent))
     lost = 1 - level
-    if not 0.01 <= level <= 0.995:
+    if level > (0.99 if sure else 0.995):
         return
     highest, lowest = case.finite(f"sampler/{kind}_max"), case.finite(f"sampler/{kind}_min")
-    if lowest is not None and (lowest.values[-width:] <= 0).mean() > 0.5:
-        # Zeros are masked responses, not kept mass.
-        return
-    if highest is not None:
-        limit = 1.001 + 0.5 * lost
-        if float(np.quantile(highest.values[-width:], 0.9)) > limit:
+    bounded = highest is not None and float(np.quantile(highest.values[-width:], 0.9)) <= 1.001 + 0.5 * lost
+    steady = spread <= 0.25 * lost and lost >= 0.01
+    if not sure:
+        if lowest is not None and (lowest.values[-width:] <= 0).mean() > 0.5:
+            # Zeros are rejected responses, not kept mass.
             return
+        if not bounded and not (steady and _agrees(case, lost) and not _capped(highest)):
+            return
+    if bounded and highest is not None:
         said = f"none of the weights is above 1 ({highest.key} at most {shown(float(highest.values[-width:].max()))})"
-    else:
-        spread = float(np.std(mean.values[-width:]))
-        if spread > 0.25 * lost or lost < 0.01:
-            return
+    elif steady:
         said = f"it hardly varies (standard deviation {shown(spread)})"
-    sure = truncates is True
+    else:
+        said = "that is not made up for by weights above 1"
     settings = ", ".join(
         f"{case.source(name)} = {case.setting(name)}"
         for name in ("top_k", "top_p", "min_p")
         if case.setting(name) is not None
     )
     tail = f"; the configuration truncates ({settings})" if sure else ""
-    level_name = "note" if not sure and highest is None else "problem" if level < 0.9 else "warning"
+    if not sure and not bounded:
+        level_name = "note" if highest is None else "warning"
+    else:
+        level_name = "problem" if level < 0.9 else "warning"
     yield KEPT_MASS.finding(
         level_name,
         f"{mean.key} is {shown(level)} and {said}{tail}: every weight is the mass S that truncation kept, so the "
@@ -65,6 +70,17 @@ def _check(case: Case) -> Iterator[Finding]:
     )
 
 
+def _agrees(case: Case, lost: float) -> bool:
+    """Whether the mean |log-ratio| is what a lost share of that size gives, where it is logged."""
+    difference = case.recent("sampler/log_abs_mean")
+    return difference != difference or 0.3 * lost <= difference <= 5 * lost
+
+
+def _capped(highest: Series | None) -> bool:
+    """Whether the largest weight is at its limit, which takes from the mean as well."""
+    return highest is not None and float(np.ptp(highest.values)) == 0
+
+
 KEPT_MASS = rule(
     Rule(
         id="kept-mass",
@@ -74,8 +90,9 @@ KEPT_MASS = rule(
         "the kept mass, for every token. Under the sampler the mean of p_trainer/p_sampler is exactly the mass of its "
         "support, so a mean below 1 that no weight above 1 makes up for is lost mass.",
         reads=(("sampler/weight_mean", "sampler/ratio_mean"),),
-        threshold="the recent mean is at most 0.995, no weight clearly above 1 and none 0; where extremes are not "
-        "logged, a mean that varies less than a quarter of what is missing; a problem below 0.9",
+        threshold="by the configuration a truncated sampler and a recent mean of at most 0.99; else a mean of at most "
+        "0.995 without a weight clearly above 1, or a mean that varies less than a quarter of what is missing beside "
+        "log-ratios of that size, and no weight of 0 and none at its limit; a problem below 0.9",
         remedy="Sample without top-k, top-p and min-p, or let the trainer renormalise over the same tokens.",
         silent="where no weight is logged, where the configuration says that nothing is cut, and where weights are 0",
         check=_check,

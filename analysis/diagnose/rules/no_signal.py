@@ -37,7 +37,7 @@ def _dead_share(case: Case) -> Series | None:
 
 def _check(case: Case) -> Iterator[Finding]:
     dead = _dead_share(case)
-    if dead is None or len(dead) < 5:
+    if dead is None or len(dead) < 3:
         return
     width = ends(len(dead))
     recent = float(np.median(dead.values[-width:]))

@@ -28,7 +28,41 @@ _WATCHED = (
 )
 
 
+_COMPANIONS = ("reward/mean", "length/mean", "entropy/mean", "learning_rate", "clip/fraction", "kl/old")
+
+
+def _vanished(case: Case) -> tuple[str, float] | None:
+    """Loss or gradient that was in every row and is in none after a step, while others go on; name and step."""
+    for name in ("gradient/norm", "loss"):
+        series = case.get(name)
+        if series is None or len(series) < 8 or case.engine.name == "slime":
+            # slime counts rollouts and updates on axes of their own.
+            continue
+        for other in _COMPANIONS:
+            companion = case.get(other)
+            if companion is None:
+                continue
+            before = int((companion.steps <= series.steps[-1]).sum())
+            after = len(companion) - before
+            if after >= max(5, 0.1 * len(companion)) and 0.9 * before <= len(series) <= 1.1 * before:
+                return name, float(companion.steps[before])
+    return None
+
+
 def _check(case: Case) -> Iterator[Finding]:
+    gone = _vanished(case)
+    if gone is not None and not any(case.log.series[name].bad.any() for name in _WATCHED if case.has(name)):
+        name, step = gone
+        yield NOT_A_NUMBER.finding(
+            "warning",
+            f"{case.key(name)} is in no row from step {step:g} on, while other keys go on: a value that is not finite "
+            "is "
+            "left out by some engines, and is an empty cell in a table.",
+            title="The loss or the gradient vanishes from the log",
+            evidence=case.evidence(name, "reward/mean"),
+            since=step,
+        )
+        return
     hit = [(name, case.log.series[name]) for name in _WATCHED if case.has(name) and case.log.series[name].bad.any()]
     if not hit:
         return
@@ -69,7 +103,8 @@ NOT_A_NUMBER = rule(
         "lasts to the end, comes in 3 rows and 2 %, or hides behind a loss of 0",
         remedy="Go back to the last checkpoint before it, clamp log-ratios, look for responses without tokens, and "
         "train in bfloat16 or with a smaller step. In transformers, logging_nan_inf_filter=False shows the NaN.",
-        silent="where the engine drops such values, as prime-rl does",
+        silent="where an engine drops such values, as prime-rl does, and logs the key again within a tenth of the run; "
+        "a key that stays away is a warning",
         check=_check,
         rank=1,
     )

@@ -29,9 +29,28 @@ def test_a_sampler_that_cuts_nothing_has_none(findings, noise):
     assert findings("kept-mass", weights(noise), **given) == []
 
 
-@pytest.mark.parametrize("changed", [{"highest": 2.0}, {"lowest": 0.0}, {"mean": 0.999}])
-def test_weights_above_one_zeros_and_a_mean_of_one_are_something_else(findings, noise, changed):
+@pytest.mark.parametrize("changed", [{"highest": 3.0}, {"lowest": 0.0}, {"mean": 0.999}])
+def test_weights_at_their_limit_zeros_and_a_mean_of_one_are_something_else(findings, noise, changed):
     assert findings("kept-mass", weights(noise, **changed)) == []
+
+
+def test_noise_of_the_engines_lifts_single_weights_above_one(findings, noise):
+    # Measured with vLLM at top-p 0.8: the mean is the mass that was kept, single quotients well above 1.
+    columns = weights(noise, mean=0.92) | {
+        "sampler/weight_max": 1.6 + 0.1 * noise(size=30),
+        "sampler/log_abs_mean": np.full(30, 0.09),
+    }
+    (found,) = findings("kept-mass", columns)
+    assert found.level == "warning"
+    columns["sampler/log_abs_mean"] = np.full(30, 0.01)
+    assert findings("kept-mass", columns) == []
+
+
+def test_products_over_a_response_are_almost_nothing(findings, noise):
+    given = {"actor_rollout_ref.rollout.top_k": 20}
+    columns = {"sampler/weight_mean": np.full(30, 1e-5), "sampler/weight_min": np.zeros(30)}
+    (found,) = findings("kept-mass", columns, **given)
+    assert found.level == "problem"
 
 
 def test_a_mean_alone_has_to_be_steady(findings, noise):

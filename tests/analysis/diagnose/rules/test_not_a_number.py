@@ -25,3 +25,9 @@ def test_finite_values_are_fine(findings):
 
 def test_it_is_silent_without_its_signals(findings):
     assert findings("not-a-number", {"length/mean": [NAN] * 20}) == []
+
+
+def test_a_gradient_that_vanishes_from_the_log_is_a_warning(findings):
+    columns = {"gradient/norm": np.ones(30), "loss": np.ones(30), "reward/mean": np.linspace(0, 1, 60)}
+    (found,) = findings("not-a-number", columns)
+    assert (found.level, found.since) == ("warning", 31)
