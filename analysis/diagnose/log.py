@@ -244,7 +244,10 @@ def read_log(
     files: list[tuple[str, str]] = []
     hints: list[str] = []
     for source, kind in _sources(given, standard_input):
-        collector.add(kind, source, found)
+        try:
+            collector.add(kind, source, found)
+        finally:
+            source.close()
         files.append((source.name, kind.title))
         if kind.engine:
             hints.append(kind.engine)
@@ -335,7 +338,12 @@ def _sources(given: Sequence[str | Path], standard_input: object) -> Iterator[tu
         if str(item) == "-":
             stream = standard_input if standard_input is not None else sys.stdin.buffer
             source = Source("-", stream)  # type: ignore[arg-type]
-            yield source, find_reader(source)
+            try:
+                kind = find_reader(source)
+            except ConfigError:
+                source.close()
+                raise
+            yield source, kind
             continue
         path = Path(item)
         if path.is_dir():

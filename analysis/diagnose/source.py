@@ -61,6 +61,7 @@ class Source:
         with self._raw() as file:
             self.head = file.read(HEAD)
         if not self.head.strip(b"\0 \t\r\n"):
+            self.close()
             raise ConfigError(f"{self.name} is empty; expected the log of a training run")
         self.encoding = _encoding(self.head)
         if self.encoding:
@@ -83,6 +84,11 @@ class Source:
             file.read(3)
             return file
         return io.BufferedReader(_Recoded(file, self.encoding))
+
+    def close(self) -> None:
+        """Give the temporary file back, if there is one."""
+        if self._spooled is not None:
+            self._spooled.close()
 
     def first_lines(self, most: int = 50) -> list[str]:
         """The first complete lines of the head that are not blank."""
