@@ -74,6 +74,7 @@ class Training:
         self._shape = (len(seeds), sequences, spec.horizon)
         self._uniforms = UniformStreams(master_seed, seeds, sequences * (spec.horizon + 1), device=device)
         self._initial_states = self.spec.initial_states.repeat_interleave(settings.group_size)
+        self._groups = torch.arange(spec.prompts, device=device).repeat_interleave(settings.group_size)
         self._advantages = make_advantage_estimator(settings.resolve_advantage(objective.advantage))
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
@@ -128,6 +129,7 @@ class Training:
                 "entropies": taken.entropies,
                 "old_entropies": taken.entropies,
                 "sampler_log_probs": _columns(sampler_log_probs, positions),
+                "groups": self._groups if positions is None else self._groups[positions],
             }
             # The first rollout is checked; the same code makes the others, and exact metrics refuse a diverged policy.
             batch = TokenBatch.trusted(like=self._batches[number], **fields) if self._batches else TokenBatch(**fields)

@@ -394,3 +394,23 @@ def test_load_of_a_damaged_run(tmp_path: Path, name: str, content: bytes, messag
     (tmp_path / "run" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         Run.load(tmp_path / "run")
+
+
+def test_an_objective_over_groups_is_told_whose_response_is_whose():
+    # REAL compares right with wrong responses of one prompt: in one group, an easy prompt would be played off
+    # against a hard one.
+    from testbed.simulation import training
+
+    seen = []
+    honest = training.TokenBatch.__post_init__
+
+    def watched(batch):
+        honest(batch)
+        seen.append(batch.groups)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.TokenBatch, "__post_init__", watched)
+        patch.setattr("warnings.warn", lambda *_, **__: None)
+        simulate("real", "DifficultyMixture-v1", seeds=2, steps=1, group_size=3, minibatches=3)
+    prompts = make_spec("DifficultyMixture-v1").prompts
+    assert [groups.tolist() for groups in seen[:3]] == [list(range(prompts))] * 3
