@@ -448,10 +448,10 @@ class _Run:
             return
         size = sum(value.numel() for value in self.model.parameters())
         chosen = choose_threads(size, *idle_cores())
-        torch.set_num_threads(chosen.count)
-        self.say(f"threads: {chosen.count}, as {chosen.reason}; OMP_NUM_THREADS sets another number")
+        torch.set_num_threads(chosen.number)
+        self.say(f"threads: {chosen.number}, as {chosen.reason}; OMP_NUM_THREADS sets another number")
         if self.processes.is_main_process:
-            write_atomically(path, f"{chosen.count}\n".encode())
+            write_atomically(path, f"{chosen.number}\n".encode())
 
     def _save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

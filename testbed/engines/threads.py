@@ -19,7 +19,7 @@ SMALL = 10_000_000
 class Threads(NamedTuple):
     """A number of threads and why."""
 
-    count: int
+    number: int
     """At least 1."""
     reason: str
     """The rest of a sentence that begins with the number."""
@@ -35,9 +35,9 @@ def choose_threads(parameters: int, cores: int, idle: float) -> Threads:
 
     Example:
         >>> choose_threads(25_000_000, 8, 5.7)
-        Threads(count=6, reason='5.7 of 8 cores are idle')
+        Threads(number=6, reason='5.7 of 8 cores are idle')
         >>> choose_threads(100_000, 8, 5.7)
-        Threads(count=2, reason='5.7 of 8 cores are idle and 0.1 million parameters are too few for more')
+        Threads(number=2, reason='5.7 of 8 cores are idle and 0.1 million parameters are too few for more')
     """
     free = min(max(round(idle), 1), cores)
     reason = f"{idle:.1f} of {cores} cores are idle"

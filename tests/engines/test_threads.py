@@ -25,7 +25,7 @@ from tests.extras import needs
 def test_threads_are_the_idle_cores_and_few_for_a_small_model(
     parameters: int, cores: int, idle: float, expected: int
 ) -> None:
-    assert choose_threads(parameters, cores, idle).count == expected
+    assert choose_threads(parameters, cores, idle).number == expected
 
 
 def test_idle_cores_are_among_those_there_are() -> None:
