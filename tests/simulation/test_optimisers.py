@@ -54,3 +54,11 @@ def test_norm_and_clipping_equal_torch_replica_by_replica() -> None:
 def test_zero_gradient_survives_clipping() -> None:
     zero = torch.zeros(2, 3)
     assert torch.equal(clip_by_norm([zero], gradient_norm([zero]), 1.0)[0], zero)
+
+
+def test_no_limit_leaves_even_a_norm_that_overflows_alone() -> None:
+    # The square of 1e30 is infinite in single precision.
+    large = torch.tensor([[1e30, 1.0]])
+    norm = gradient_norm([large])
+    assert norm.isinf().all()
+    assert torch.equal(clip_by_norm([large], norm, float("inf"))[0], large)
