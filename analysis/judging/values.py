@@ -44,10 +44,9 @@ def judge_values(claim: StatisticalClaim, values: Array) -> Judgement:
     missing = _missing(values)
     if len(values) < MINIMUM_SEEDS:
         empty = Interval(math.nan, math.nan, math.nan, claim.level, "none", len(values) - missing)
-        known = values.ndim == 1 and not missing
-        return replace(
-            decide(empty, claim.direction, claim.threshold), estimate=float(np.mean(values)) if known else math.nan
-        )
+        # NaN where a seed has no value.
+        estimate = float(np.mean(values)) if values.ndim == 1 else math.nan
+        return replace(decide(empty, claim.direction, claim.threshold), estimate=estimate)
     if not missing:
         return _judge_complete(claim, values)
     without = f"the estimand has no value in {missing} of {len(values)} seeds"

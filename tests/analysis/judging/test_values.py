@@ -41,6 +41,16 @@ def test_a_missing_seed_that_could_decide_leaves_it_open() -> None:
     assert judged.verdict == "inconclusive"
 
 
+def test_either_end_can_be_the_one_that_leaves_it_open() -> None:
+    # The same upside down: with the lowest value in its place the claim stands, with the highest it does not.
+    values = np.append(np.full(150, -1.0) + np.random.default_rng(1).normal(0, 0.3, 150), [4.0, math.nan])
+    judged = judge_values(small_claim(direction="less", threshold=-0.8), values)
+    known = values[~np.isnan(values)]
+    assert judge(np.append(known, known.min()), "less", -0.8, VERDICT_LEVEL).verdict == "reproduced"
+    assert judged.verdict == "inconclusive"
+    assert judged.reason.endswith("give different verdicts")
+
+
 def test_a_missing_seed_of_an_order_takes_the_extreme_steps() -> None:
     values = np.array([[0.0, 1.0, 3.0], [5.0, 7.0, 8.0], [math.nan, 1.0, 2.0]])
     low, high = lowest_and_highest(values)
@@ -102,8 +112,10 @@ def test_no_p_value_without_an_interval(statistic: Any, values: np.ndarray) -> N
     assert one_sided_p_value(small_claim(statistic=statistic), values) is None
 
 
-def test_one_missing_seed_in_a_hundred_has_a_p_value() -> None:
-    assert one_sided_p_value(small_claim(), np.append(np.arange(99.0), math.nan)) is not None
+def test_one_missing_seed_in_a_hundred_has_a_p_value_and_a_verdict() -> None:
+    values = np.append(np.arange(99.0), math.nan)
+    assert one_sided_p_value(small_claim(), values) is not None
+    assert judge_values(small_claim(), values).verdict == "reproduced"
 
 
 def test_a_trend_is_visible_in_three_conditions_without_gaps() -> None:
