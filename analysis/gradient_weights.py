@@ -176,6 +176,7 @@ def _weights(objective: Objective, sign: float, condition: Mapping[str, float]) 
     optional: dict[str, Any] = {
         "entropies": torch.full_like(ratios, condition["entropy"]),
         "old_entropies": torch.ones_like(ratios),
+        "old_kappas": torch.zeros_like(ratios),
         "sampler_log_probs": old - math.log(condition["sampler"]),
         "ref_log_probs": old + math.log(condition["reference"]),
     }
