@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from types import TracebackType
@@ -35,6 +36,8 @@ class LateProgress:
         self._task: TaskID | None = None
         self._spoke = self._started
         self._terminal = sys.stderr.isatty()
+        # Workers leave it to the process that started them: their steps are not the user's.
+        self._mute = multiprocessing.current_process().name != "MainProcess"
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +51,8 @@ class LateProgress:
     def advance(self, steps: int = 1) -> None:
         """Record that `steps` more are done."""
         self._done += steps
+        if self._mute:
+            return
         if not self._terminal:
             self._report()
             return

@@ -42,3 +42,13 @@ def test_a_terminal_gets_a_bar_once_it_takes_long(clock: list[float], monkeypatc
         clock[0] += 2
         bar.advance()
     assert "judging" in shown.getvalue()
+
+
+def test_a_worker_says_nothing(
+    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.multiprocessing.current_process(), "_name", "LokyProcess-1")
+    with LateProgress("simulating", 3) as bar:
+        clock[0] += 100
+        bar.advance()
+    assert capsys.readouterr().err == ""

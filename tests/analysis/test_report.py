@@ -353,7 +353,7 @@ def test_rejects_a_folder_without_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not valid JSON"),
+        ("{", "is no valid JSON"),
         ("[]", "has no list of claims"),
         ('{"claims": [{"verdict": "reproduced"}]}', "claim number 0 of .* has no id"),
     ],
