@@ -12,7 +12,6 @@ of it: which measure matters is for the reader to say.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import math
@@ -35,9 +34,9 @@ from analysis.statistics import MINIMUM_SEEDS, interval, proportion_interval
 from analysis.trajectories import Trajectories, curve
 from envs import exact, make_spec
 from testbed.diagnostics import metric_info
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, did_you_mean
 from testbed.objectives import Objective, make_objective, objective_names
-from testbed.output import fresh_folder
+from testbed.output import fresh_folder, missing_as_null
 from testbed.progress import LateProgress
 from testbed.registry import parse_call
 from testbed.simulation import SimulationWarning, simulate
@@ -234,9 +233,8 @@ def load_objective(target: str) -> Objective:
     found = getattr(_module(path), name, None)
     if found is None:
         names = [key for key, value in vars(_module(path)).items() if _is_objective(value)]
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        hint = f"; did you mean {path}:{nearest[0]}?" if nearest else ""
-        raise ConfigError(f"{path} has nothing called {name!r}{hint}")
+        hint = did_you_mean(name, names) or "."
+        raise ConfigError(f"{path} has nothing called {name!r}{hint} Its objectives: {', '.join(names) or 'none'}")
     if isinstance(found, Objective) and not arguments:
         _named(type(found))
         return found
@@ -346,7 +344,7 @@ def audit(
             ],
             "sensitivity": sensitivity,
         }
-        text = json.dumps(_missing_as_none(content), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(missing_as_null(content), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
         write_audit_report(folder)
     return Audit(folder, objective.label(), reference.label(), tuple(findings), tuple(same), tuple(results))
@@ -507,13 +505,3 @@ def _weights(objective: Objective) -> list[dict[str, Any]] | None:
         return gradient_weight_panels(objective)
     except Exception:
         return None
-
-
-def _missing_as_none(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _missing_as_none(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_missing_as_none(item) for item in value]
-    return value

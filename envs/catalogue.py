@@ -6,7 +6,6 @@ are its parameters; `automaton()` turns them into the one specification that eve
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -19,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.automaton import Automaton, RewardKind, Tables, table_generator
-from testbed.errors import ConfigError, shown
+from testbed.errors import ConfigError, did_you_mean, shown
 from testbed.registry import Registry, parse_call
 
 __all__ = [
@@ -165,8 +164,7 @@ def make_environment(name: str, **parameters: Any) -> Environment:
     known = [parameter.name for parameter in fields(cls)]
     for key in (*written, *parameters):
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            hint = did_you_mean(key, known) or "."
             raise ConfigError(f"{cls.name} has no parameter {key!r}{hint} Known: {', '.join(known)}")
         if key in written and key in parameters:
             raise ConfigError(
@@ -227,8 +225,7 @@ def _check_parameter(owner: str, name: str, value: object, rule: dict[str, Any])
     if rule["kind"] == "choice":
         options = rule["options"]
         if value not in options:
-            nearest = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            hint = did_you_mean(value, options)
             raise ConfigError(f"{owner}: {name} is {shown(value)}; expected one of {', '.join(options)}{hint}")
         return
     types: tuple[type, ...] = (int,) if rule["kind"] == "whole" else (int, float)

@@ -7,7 +7,6 @@ What comes back is what JSON could hold as well: None, bool, int, float, str, li
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import reprlib
 import types
 import typing
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from testbed.errors import ConfigError
+from testbed.errors import ConfigError, did_you_mean
 
 __all__ = ["build_settings", "check_keys", "parse_yaml", "read_settings", "read_yaml", "shown"]
 
@@ -241,8 +240,7 @@ def read_settings(kind: type[Settings], content: Any, where: str) -> Settings:
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in content:
         if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            hint = did_you_mean(key, fields) or "."
             raise ConfigError(f"{where} has the unknown key {shown(key)}{hint} Known: {', '.join(fields)}")
     missing = [
         name
@@ -286,8 +284,7 @@ def check_keys(kind: Any, settings: Mapping[str, Any], where: str) -> None:
     fields = [item.name for item in dataclasses.fields(kind)]
     for key in settings:
         if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            hint = did_you_mean(key, fields)
             raise ConfigError(f"{where} has the unknown key {shown(key)}, which {kind.__name__} does not know{hint}")
 
 

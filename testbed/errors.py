@@ -16,6 +16,7 @@ __all__ = [
     "TestbedError",
     "TestbedWarning",
     "UnknownNameError",
+    "did_you_mean",
     "shown",
 ]
 
@@ -24,6 +25,8 @@ _LISTED = 40
 """More names than this do not help in a message."""
 _SHOWN = 120
 """More characters than this of a value neither."""
+_NEAR = 0.5
+"""How alike two names are, from 0 to 1, for one to be meant by the other."""
 
 
 def shown(value: object) -> str:
@@ -39,6 +42,17 @@ def shown(value: object) -> str:
         text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     half = _SHOWN // 2
     return text if len(text) <= _SHOWN else f"{text[: half - 1]}…{text[len(text) - half :]}"
+
+
+def did_you_mean(typed: object, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: the nearest that is, or nothing where none is near.
+
+    >>> did_you_mean("clip_hihg", ["clip_low", "clip_high"]), did_you_mean("xyz", ["clip_low"])
+    ("; did you mean 'clip_high'?", '')
+    """
+    name = str(typed)[:_SHOWN]
+    nearest = max(known, key=lambda choice: _similarity(name, choice), default="")
+    return f"; did you mean {nearest!r}?" if _similarity(name, nearest) >= _NEAR else ""
 
 
 class TestbedError(Exception):
@@ -80,8 +94,7 @@ class UnknownNameError(TestbedError, KeyError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(known)
         name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
-        nearest = max(choices, key=lambda choice: _similarity(name, choice), default="")
-        hint = f"; did you mean {nearest!r}?" if _similarity(name, nearest) >= 0.5 else "."
+        hint = did_you_mean(name, choices) or "."
         listing = f"Known: {', '.join(choices)}" if len(choices) <= _LISTED else f"{len(choices)} are known"
         self.message = f"unknown {kind} {shown(name)}{hint} {listing}"
         self._made_of = kind, name, choices

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import shutil
 import time
 import warnings
@@ -31,6 +30,7 @@ from testbed.diagnostics import GLOSSARY
 from testbed.engines.folders import flaw, storing, write_whole
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective
+from testbed.output import missing_as_null
 from testbed.reading import read_json
 from testbed.simulation.storage import write_atomically
 
@@ -48,6 +48,7 @@ __all__ = [
     "configuration_names",
     "finished_run",
     "load_settings",
+    "percent",
     "prepare_start",
     "run_finetune",
 ]
@@ -213,9 +214,9 @@ class FinetuneResult:
         k, problems = self.evaluation["after"]["k"], self.evaluation["after"]["problems"]
         lines = [f"{problems} problems, {k} samples each; 90 % intervals over problems"]
         for name, label in (("average", f"avg@{k}"), ("any_right", f"pass@{k}"), ("greedy", "greedy")):
-            before, after = (_percent(self.evaluation[phase][name]) for phase in ("before", "after"))
+            before, after = (percent(self.evaluation[phase][name]) for phase in ("before", "after"))
             lines.append(f"{label:<8} {before}  ->  {after}")
-        lines.append(f"{'change':<8} {_percent(self.evaluation['difference'])} of avg@{k}, paired by problem")
+        lines.append(f"{'change':<8} {percent(self.evaluation['difference'])} of avg@{k}, paired by problem")
         return lines
 
 
@@ -583,10 +584,10 @@ class _Run:
             difference = paired_difference(known["before"]["per_problem"], known["after"]["per_problem"])
             known["difference"] = difference._asdict()
             known["facts"] = self._facts(seconds)
-        text = json.dumps(_jsonable(known), indent=1, allow_nan=False) + "\n"
+        text = json.dumps(missing_as_null(known), indent=1, allow_nan=False) + "\n"
         write_atomically(self.folder / EVALUATION_FILE, text.encode())
         self._write_samples(phase, measured)
-        self.say(f"{phase}: avg@{measured.k} {_percent(measured.average._asdict())}")
+        self.say(f"{phase}: avg@{measured.k} {percent(measured.average._asdict())}")
 
     def _facts(self, seconds: float | None) -> dict[str, Any]:
         packages = ("torch", "transformers", "trl", "accelerate")
@@ -673,7 +674,7 @@ def log_row(step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
     {'step': 3, 'loss': 0.5, 'gradient/norm': None, 'reward/mean': 1.0}
     """
     kept = {_RENAMED.get(key, key): value for key, value in logs.items() if key not in _DUPLICATES}
-    return {"step": step, **_jsonable(kept)}
+    return {"step": step, **missing_as_null(kept)}
 
 
 def _keep_rows(path: Path, last: int) -> None:
@@ -784,21 +785,12 @@ def _on_cpu(settings: FinetuneSettings) -> bool:
     return settings.device == "cpu" or not torch.cuda.is_available()
 
 
-def _jsonable(value: Any) -> Any:
-    """The same with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _percent(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    shown = "missing" if value is None else f"{value:.1%}"
-    return f"{shown} [{'?' if low is None else f'{low:.1%}'}, {'?' if high is None else f'{high:.1%}'}]"
+def percent(estimate: Mapping[str, float | None]) -> str:
+    """A share with its interval, `value [low, high]`, as a reader sees it."""
+    value, low, high = (
+        "missing" if estimate[name] is None else f"{estimate[name]:.1%}" for name in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def _silent(line: str) -> None:

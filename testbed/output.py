@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from testbed.errors import RunExistsError, StorageError
 
-__all__ = ["free_folder", "fresh_file", "fresh_folder", "kept_folder", "lacks_room", "new_folder"]
+__all__ = ["free_folder", "fresh_file", "fresh_folder", "kept_folder", "lacks_room", "missing_as_null", "new_folder"]
 
 UNFINISHED = ".unfinished"
 """In a folder that is being written; what it holds is kept whole or not at all."""
@@ -117,6 +119,17 @@ def new_folder(kind: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError
+
+
+def missing_as_null(value: Any) -> Any:
+    """JSON of a value at any depth: `None` for a number that is not finite, lists for tuples."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: missing_as_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [missing_as_null(item) for item in value]
+    return value
 
 
 def lacks_room(error: OSError) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from analysis.judging.claim import Claim, Tier
 from analysis.statistics import Verdict
 from analysis.trajectories import Figure, Series
+from testbed.output import missing_as_null
 
 __all__ = [
     "ClaimResult",
@@ -19,7 +20,6 @@ __all__ = [
     "NullResult",
     "Reading",
     "WaitingTimes",
-    "missing_as_null",
 ]
 
 ClaimVerdict = Verdict | Literal["broken", "vacuous"]
@@ -242,17 +242,6 @@ class ClaimResult:
                 tuple(_numbers(value)) if isinstance(value, list) else _number(value) for value in row["per_seed"]
             ),
         )
-
-
-def missing_as_null(value: Any) -> Any:
-    """JSON of a value at any depth: `None` for a number that is not finite, lists for tuples."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: missing_as_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [missing_as_null(item) for item in value]
-    return value
 
 
 def _number(value: float | None) -> float:

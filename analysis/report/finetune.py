@@ -12,6 +12,7 @@ from analysis.report.formatting import number
 from analysis.report.templates import environment
 from testbed.diagnostics import GLOSSARY
 from testbed.errors import ConfigError
+from testbed.finetune import percent
 
 __all__ = ["CURVES", "write_finetune_report"]
 
@@ -55,7 +56,7 @@ def write_finetune_report(folder: str | Path) -> Path:
             facts=evaluation["facts"],
             measures=_measures(evaluation),
             problems=evaluation["after"]["problems"],
-            change=_percent(evaluation["difference"]),
+            change=percent(evaluation["difference"]),
             k=evaluation["after"]["k"],
             shares=[
                 (label, *(f"{evaluation[phase][key]:.1%}" for phase in ("before", "after")))
@@ -76,16 +77,9 @@ def write_finetune_report(folder: str | Path) -> Path:
 def _measures(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     k = evaluation["after"]["k"]
     return [
-        (label, _percent(evaluation["before"][name]), _percent(evaluation["after"][name]))
+        (label, percent(evaluation["before"][name]), percent(evaluation["after"][name]))
         for name, label in (("average", f"avg@{k}"), ("any_right", f"pass@{k}"), ("greedy", "greedy"))
     ]
-
-
-def _percent(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = (
-        "missing" if estimate[name] is None else f"{estimate[name]:.1%}" for name in ("value", "low", "high")
-    )
-    return f"{value} [{low}, {high}]"
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Any]:

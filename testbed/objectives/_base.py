@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch, gradient_through_clamp
 from testbed.diagnostics import ClipInterval, batch_metrics
-from testbed.errors import ConfigError, UnknownNameError, shown
+from testbed.errors import ConfigError, UnknownNameError, did_you_mean, shown
 from testbed.reductions import reductions
 from testbed.registry import Registry, format_call, parse_call
 
@@ -334,8 +333,7 @@ def _preset(objective_class: type[Objective], name: str, preset: Any) -> Mapping
 
 
 def _unknown_hyper_parameter(objective: str, key: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    hint = did_you_mean(key, known) or "."
     return f"{objective} has no hyper-parameter {shown(key)}{hint} It has: {', '.join(known)}"
 
 

@@ -100,7 +100,7 @@ def test_a_finished_object_of_a_file(file: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("{0}:SoftWal", r"has nothing called 'SoftWal'; did you mean .*:SoftWall\?"),
+        ("{0}:SoftWal", r"has nothing called 'SoftWal'; did you mean 'SoftWall'"),
         ("{0}:number", r"number is 3; expected a frozen dataclass that derives from"),
         ("{0}:SoftWall(sharp=1)", r"SoftWall cannot be made: .*sharp"),
         ("{0}x.py:SoftWall", "there is no file .*; expected file.py:Class"),
