@@ -6,8 +6,6 @@ positions. A language-model batch has no leading dimension.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,22 +14,18 @@ import torch
 from torch import Tensor
 
 from testbed.errors import BatchError
+from testbed.masking import MAX_LOG_RATIO, ResponseMask
+from testbed.rollout import PolicyView, Rollout
 
-__all__ = ["MAX_LOG_RATIO", "TokenBatch", "clamp_log_ratio", "gradient_through_clamp"]
+__all__ = ["TokenBatch"]
 
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to ±20: exp(20) ≈ 4.9e8 is finite in float32, and beyond it the gradient is zero."""
-
-_TOKEN_FIELDS = (
-    "old_log_probs",
-    "advantages",
-    "entropies",
-    "old_entropies",
-    "old_kappas",
-    "sampler_log_probs",
-    "ref_log_probs",
-)
-_DIFFERENTIABLE = ("log_probs", "entropies")
+_OPTIONAL = ("entropies", "old_entropies", "old_kappas", "sampler_log_probs", "ref_log_probs")
+"""Fields with a number per token that may be absent."""
+_OF_TOKENS = ("log_probs", "old_log_probs", "advantages", *_OPTIONAL)
+_OF_STEP = ("groups", "token_count", "sequence_count")
+"""Fields that have no number per token."""
+_OF_POLICY = ("log_probs", "entropies")
+"""Fields that an inner loop changes, and the only ones that are differentiated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +81,15 @@ class TokenBatch:
 
     def __post_init__(self) -> None:
         self._check_mask()
-        for name in ("log_probs", *_TOKEN_FIELDS):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, self._checked(name, value))
-        self._check_groups()
-        for name in ("token_count", "sequence_count"):
-            self._check_count(name, getattr(self, name))
+        mask = ResponseMask(self.mask, _wide(self.log_probs.dtype))
+        self._check_step(mask)
+        given = {name: getattr(self, name) for name in _OF_TOKENS}
+        given["advantages"], per_response = _per_token(_one_or_each(self.advantages, self.mask), mask)
+        checked = {
+            name: None if value is None and name in _OPTIONAL else _checked(name, value, mask)
+            for name, value in given.items()
+        }
+        self._assemble(mask, checked, {name: getattr(self, name) for name in _OF_STEP}, per_response)
 
     @classmethod
     def trusted(cls, *, like: TokenBatch | None = None, **fields: Any) -> TokenBatch:
@@ -107,26 +103,60 @@ class TokenBatch:
                 it is taken over instead of being computed again.
             fields: those of the class.
         """
+        tokens = fields["mask"]
+        if like is not None and like.rollout.mask.tokens is tokens:
+            mask = like.rollout.mask
+        else:
+            mask = ResponseMask(tokens, fields["log_probs"].dtype)
+        given = {name: fields.get(name) for name in _OF_TOKENS}
+        given["advantages"], per_response = _per_token(fields["advantages"], mask)
+        if mask.has_padding:
+            given = {name: None if value is None else mask.keep(value) for name, value in given.items()}
         batch = object.__new__(cls)
-        batch.__dict__.update(_DEFAULTS)
-        batch.__dict__.update(fields)
-        if like is not None and like.mask is batch.mask:
-            batch.__dict__.update({name: like.__dict__[name] for name in _OF_MASK if name in like.__dict__})
-        if batch.advantages.dim() < batch.mask.dim():
-            object.__setattr__(batch, "advantages", batch._one_per_token(batch.advantages))
-        if batch._has_padding:
-            for name in ("log_probs", *_TOKEN_FIELDS):
-                value = getattr(batch, name)
-                if value is not None:
-                    object.__setattr__(batch, name, batch._without_padding(value))
+        batch._assemble(mask, given, {name: fields.get(name) for name in _OF_STEP}, per_response)
+        return batch
+
+    def _assemble(
+        self, mask: ResponseMask, tokens: dict[str, Any], of_step: dict[str, Any], per_response: Tensor | None
+    ) -> None:
+        """The last step of a construction: the fields, and the object that owns what they share."""
+        policy = {name: tokens.pop(name) for name in _OF_POLICY}
+        self._become(Rollout(mask, tokens, of_step, response_advantages=per_response), policy)
+
+    def _become(self, rollout: Rollout, policy: dict[str, Any]) -> None:
+        # A view among the fields of the policy is one that masks or keeps; the plain one is made when it is needed.
+        own = self.__dict__
+        own.update(rollout.fields)
+        own.update(policy)
+        own["_rollout"] = rollout
+
+    def _under(self, rollout: Rollout, policy: dict[str, Any]) -> TokenBatch:
+        batch = object.__new__(type(self))
+        batch._become(rollout, policy)
         return batch
 
     # -- derived quantities: one definition each -------------------------------------------------------------
 
     @property
+    def rollout(self) -> Rollout:
+        """The sampled tokens without the current policy, shared by all batches that differ in that alone."""
+        found: Rollout = self.__dict__["_rollout"]
+        return found
+
+    @cached_property
+    def _view(self) -> PolicyView:
+        return PolicyView(self.rollout, self.__dict__["log_probs"], masked=True, keeps=False)
+
+    def __getattr__(self, name: str) -> Tensor:
+        # Where `with_current` left the masking to whoever reads the log-probabilities.
+        if name != "log_probs" or "_view" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self._view.log_probs
+
+    @property
     def log_ratio(self) -> Tensor:
         """Z = log p - log q, clamped to ±20; `(..., B, T)`, differentiable, zero gradient beyond the clamp."""
-        return self._once("log_ratio", lambda: self._difference(_ClampedDifference))
+        return self._view.log_ratio
 
     @property
     def unclamped_log_ratio(self) -> Tensor:
@@ -134,29 +164,12 @@ class TokenBatch:
 
         For the mean or sum of a response, which is clamped as a whole: clamping its tokens would change it.
         """
-        return self._once("unclamped_log_ratio", lambda: self._difference(_Difference))
-
-    def _difference(self, function: type[torch.autograd.Function]) -> Tensor:
-        if "log_probs" in self.__dict__:
-            difference: Tensor = function.apply(self.log_probs, self.old_log_probs, None)  # type: ignore[no-untyped-call]
-        else:
-            current = self.__dict__["_current"]
-            difference = function.apply(current, self.old_log_probs, self._bits(current.dtype))  # type: ignore[no-untyped-call]
-        return difference
-
-    def __getattr__(self, name: str) -> Tensor:
-        # Where `with_current` put the log-probabilities off: most objectives read their ratio alone, which is masked
-        # in the same pass that makes it.
-        if name != "log_probs" or "_current" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        masked = self._without_padding(self.__dict__["_current"])
-        object.__setattr__(self, "log_probs", masked)
-        return masked
+        return self._view.unclamped_log_ratio
 
     @property
     def ratio(self) -> Tensor:
         """R = p / q = exp(z); `(..., B, T)`, 1 where masked."""
-        return self._once("ratio", lambda: self.log_ratio.exp())
+        return self._view.ratio
 
     def ratio_and_difference(self) -> tuple[Tensor, Tensor]:
         """The ratio, and log p - log q before the clamp, for `gradient_through_clamp`; `(..., B, T)` each."""
@@ -166,63 +179,43 @@ class TokenBatch:
     @property
     def opposite_advantages(self) -> Tensor:
         """-A, `(..., B, T)`; one tensor for all policies that read these tokens, not to be changed."""
-        if "opposite" not in self._of_samples:
-            self._of_samples["opposite"] = -self.advantages
-        return self._of_samples["opposite"]
+        return self.rollout.opposite_advantages
 
     @property
     def response_advantages(self) -> Tensor | None:
         """A_i, `(..., B, 1)`, where one value per response was given; `None` where each token has its own."""
-        given: Tensor | None = self.__dict__.get("_response_advantages")
-        return given
+        return self.rollout.response_advantages
 
-    @cached_property
+    @property
     def lengths(self) -> Tensor:
         """n_i: response tokens of each sequence; float `(..., B)`, 0 for an empty response."""
-        return self._counts.to(self.log_probs.dtype)
+        return self.rollout.mask.lengths
 
-    @cached_property
+    @property
     def width(self) -> int:
         """Columns up to the last response token of any sequence; columns beyond it are padding everywhere."""
-        if not bool((self._counts < self.mask.shape[-1]).all()):
-            return self.mask.shape[-1]
-        used = self.mask.reshape(-1, self.mask.shape[-1]).any(0).nonzero()
-        return int(used[-1]) + 1 if used.numel() else self.mask.shape[-1]
+        return self.rollout.mask.width
 
     @property
     def padded_width(self) -> int:
         """Columns as the caller gave them, also of what `trimmed` returns."""
-        given: int | None = self.__dict__.get("_padded_width")
-        return self.mask.shape[-1] if given is None else given
-
-    @cached_property
-    def _divisors(self) -> Tensor:
-        return self.lengths.clamp(min=1).unsqueeze(-1)
-
-    @cached_property
-    def _non_empty(self) -> Tensor:
-        return (self.lengths > 0).sum(-1, dtype=self.log_probs.dtype)
+        return self.rollout.padded_width
 
     def total_tokens(self) -> Tensor:
         """N: the denominator of a token mean; `token_count` where given; float `(...,)`."""
-        return self._count(self.token_count, self.lengths.sum(-1))
+        return _count(self.token_count, self.rollout.mask.total_tokens)
 
     def total_sequences(self) -> Tensor:
         """The denominator of a sequence mean: non-empty responses, or `sequence_count` where given; float `(...,)`."""
-        return self._count(self.sequence_count, self._non_empty)
+        return _count(self.sequence_count, self.rollout.mask.total_sequences)
 
     def sequence_mean(self, values: Tensor) -> Tensor:
         """(1/n_i) Σ_t m·v; `(..., B, 1)`, 0 for an empty response. `values` must be 0 where masked."""
-        return values.sum(-1, keepdim=True) / self._divisors
+        return values.sum(-1, keepdim=True) / self.rollout.mask.divisors
 
     def at_response_tokens(self, values: Tensor) -> Tensor:
         """One value per response, `(..., B, 1)`, at each of its tokens; `(..., B, T)`, 0 where masked."""
-        if not self._has_padding:
-            return values.expand(*values.shape[:-1], self.mask.shape[-1])
-        if "numbers" not in self._of_mask:
-            self._of_mask["numbers"] = self.mask.to(self.log_probs.dtype)
-        spread: Tensor = _AtResponseTokens.apply(values, self._of_mask["numbers"], self.lengths)  # type: ignore[no-untyped-call]
-        return spread
+        return self.rollout.mask.spread(values)
 
     def require(self, *names: str, reason: str) -> tuple[Tensor, ...]:
         """The optional fields of these names.
@@ -238,9 +231,11 @@ class TokenBatch:
             )
         return tuple(getattr(self, name) for name in names)
 
+    # -- the same tokens in an inner loop --------------------------------------------------------------------
+
     def prepared(self) -> TokenBatch:
         """Itself, with everything found out that does not depend on the current policy: a compiler needs that."""
-        _ = self.width, self._of_mask, self._divisors, self._non_empty, self.opposite_advantages
+        self.rollout.prepare()
         return self
 
     def with_current(self, log_probs: Tensor, entropies: Tensor | None = None) -> TokenBatch:
@@ -248,18 +243,14 @@ class TokenBatch:
 
         This is what an inner training loop changes; the caller vouches for shape and dtype.
         """
-        # What depends on the mask alone is found out once, and not again for each policy.
-        _ = self.width, self._of_mask, self._of_samples, self._divisors, self._non_empty
-        other = self._twin()
-        other.__dict__.pop("_graph", None)
-        if self._has_padding and not torch.compiler.is_compiling():
-            other.__dict__.pop("log_probs", None)
-            other.__dict__["_current"] = log_probs
+        rollout = self.rollout
+        mask = rollout.mask
+        policy: dict[str, Any] = {"entropies": self.entropies if entropies is None else mask.keep(entropies)}
+        if mask.has_padding and not torch.compiler.is_compiling():
+            policy["_view"] = PolicyView(rollout, log_probs, masked=False, keeps=False)
         else:
-            other.__dict__["log_probs"] = self._without_padding(log_probs) if self._has_padding else log_probs
-        if entropies is not None:
-            other.__dict__["entropies"] = self._without_padding(entropies) if self._has_padding else entropies
-        return other
+            policy["log_probs"] = mask.keep(log_probs)
+        return self._under(rollout, policy)
 
     def trimmed(self) -> TokenBatch:
         """The batch without the columns that are padding in every sequence, for one evaluation.
@@ -267,73 +258,13 @@ class TokenBatch:
         Sums over it are bitwise independent of how far a collator padded. Ratios are computed once and kept, with
         their graph: it serves one backward pass, so take a new one for the next.
         """
-        other = self._twin()
-        object.__setattr__(other, "_graph", {})
-        if self.width < self.mask.shape[-1]:
-            object.__setattr__(other, "_padded_width", self.padded_width)
-            for name in ("log_probs", "mask", *_TOKEN_FIELDS):
-                value = getattr(self, name)
-                if value is not None:
-                    object.__setattr__(other, name, value[..., : self.width])
-            other.__dict__.pop("_current", None)
-            for name in (*_OF_MASK, "_of_samples"):
-                other.__dict__.pop(name, None)
-        return other
-
-    def _twin(self) -> TokenBatch:
-        # What copy.copy does, in a fifth of the time; an inner loop makes two of them per update.
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def _once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        graph: dict[str, Tensor] | None = self.__dict__.get("_graph")
-        if graph is None:
-            return compute()
-        if name not in graph:
-            # The first reader may be a metric under no_grad; the loss still needs the gradient.
-            with torch.enable_grad():
-                graph[name] = compute()
-        return graph[name]
+        rollout = self.rollout.trimmed
+        entropies = self.entropies
+        if entropies is not None and rollout is not self.rollout:
+            entropies = entropies[..., : rollout.mask.tokens.shape[-1]]
+        return self._under(rollout, {"entropies": entropies, "_view": self._view.trimmed()})
 
     # -- validation ------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _has_padding(self) -> bool:
-        return bool((self._counts < self.mask.shape[-1]).any())
-
-    @cached_property
-    def _counts(self) -> Tensor:
-        return self.mask.sum(-1)
-
-    @cached_property
-    def _of_mask(self) -> dict[object, Tensor]:
-        """The mask in other forms, shared by all batches that differ in the current policy alone."""
-        return {}
-
-    @cached_property
-    def _of_samples(self) -> dict[str, Tensor]:
-        """What depends on the sampled tokens, shared by all batches that differ in the current policy alone."""
-        return {}
-
-    def _without_padding(self, values: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return values.masked_fill(~self.mask, 0)
-        kept: Tensor = _KeepBits.apply(values, self._bits(values.dtype))  # type: ignore[no-untyped-call]
-        return kept
-
-    def _bits(self, dtype: torch.dtype) -> Tensor:
-        """Integers as wide as the numbers, all bits set at response tokens."""
-        if dtype not in self._of_mask:
-            self._of_mask[dtype] = self.mask.to(_BITS[dtype]).neg_()
-        return self._of_mask[dtype]
-
-    def _one_per_token(self, advantages: Tensor) -> Tensor:
-        # An empty response may have any advantage, NaN included.
-        known = advantages.where(self.lengths > 0, 0) if self._has_padding else advantages
-        per_response = known.unsqueeze(-1)
-        object.__setattr__(self, "_response_advantages", per_response)
-        return per_response.expand_as(self.mask)
 
     def _check_mask(self) -> None:
         log_probs, mask = self.log_probs, self.mask
@@ -351,79 +282,103 @@ class TokenBatch:
             raise BatchError(
                 f"mask has shape {tuple(mask.shape)}; expected {tuple(log_probs.shape)} as log_probs (..., B, T)"
             )
+
+    def _check_step(self, mask: ResponseMask) -> None:
+        _check_groups(self.groups, self.mask.shape[:-1])
+        for name in ("token_count", "sequence_count"):
+            _check_count(name, getattr(self, name), self.log_probs.shape[:-2])
         counted_elsewhere = self.token_count is not None and self.sequence_count is not None
-        if not counted_elsewhere and not bool((self._counts.sum(-1) > 0).all()):
+        if not counted_elsewhere and not bool((mask.counts.sum(-1) > 0).all()):
             raise BatchError(
                 "mask marks no response token in at least one batch; a mean over nothing is not 0. "
                 "Drop the batch, or pass token_count and sequence_count of the whole optimiser step"
             )
 
-    def _checked(self, name: str, value: Tensor) -> Tensor:
-        expected = self.log_probs.shape
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise BatchError(f"{name} is {_describe(value)}; expected a floating-point tensor (..., B, T)")
-        if name == "advantages" and value.dim() == len(expected) - 1:
-            if value.shape != expected[:-1]:
-                raise BatchError(
-                    f"advantages has shape {tuple(value.shape)}; expected {tuple(expected[:-1])} (one value per "
-                    f"response) or {tuple(expected)} (one per token)"
-                )
-            value = self._one_per_token(_widened(value).detach())
-        if value.shape != expected:
-            raise BatchError(
-                f"{name} has shape {tuple(value.shape)}; expected {tuple(expected)} as log_probs (..., B, T). "
-                "Are the tokens shifted by one, or the prompt still attached?"
-            )
-        value = _widened(value)
-        if name not in _DIFFERENTIABLE:
-            value = value.detach()
-        if self._has_padding:
-            value = self._without_padding(value)
-        # One infinity or NaN makes a sum infinite or NaN. Finite numbers can overflow it, hence the second look.
-        plain = value.detach()
-        if not bool(plain.sum().isfinite()) and not bool(plain.isfinite().all()):
-            raise BatchError(
-                f"{name} holds NaN or infinity at a response token; expected finite numbers. "
-                "Look for log(0), or for positions the mask should exclude"
-            )
-        return value
 
-    def _check_groups(self) -> None:
-        groups, expected = self.groups, self.mask.shape[:-1]
-        if groups is None:
-            return
-        whole = isinstance(groups, Tensor) and not (groups.is_floating_point() or groups.dtype == torch.bool)
-        if not whole or not _broadcasts(groups.shape, expected) or groups.shape[-1:] != expected[-1:]:
-            raise BatchError(
-                f"groups is {_describe(groups)}; expected integers {tuple(expected)}, one per response: "
-                "the prompt it answers"
-            )
+def _one_or_each(advantages: Any, tokens: Tensor) -> Any:
+    """Advantages that are one per response or look like one per token, in single precision or wider."""
+    if not isinstance(advantages, Tensor) or advantages.dim() != tokens.dim() - 1:
+        return advantages
+    if advantages.shape != tokens.shape[:-1]:
+        raise BatchError(
+            f"advantages has shape {tuple(advantages.shape)}; expected {tuple(tokens.shape[:-1])} (one value per "
+            f"response) or {tuple(tokens.shape)} (one per token)"
+        )
+    _check_floating("advantages", advantages)
+    return _widened(advantages).detach()
 
-    def _check_count(self, name: str, value: Tensor | float | None) -> None:
-        if value is None:
-            return
-        replicas = self.log_probs.shape[:-2]
-        if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
-            raise BatchError(
-                f"{name} is {value!r}; expected a number, or one per replica as a tensor {tuple(replicas)}"
-            )
-        count = torch.as_tensor(value)
-        if not _broadcasts(count.shape, replicas):
-            raise BatchError(
-                f"{name} has shape {tuple(count.shape)}; expected a number, or one per replica, {tuple(replicas)}"
-            )
-        if not bool(((count > 0) & count.isfinite()).all()):
-            raise BatchError(
-                f"{name} is {count.tolist()}; expected what the whole optimiser step has, at least 1: it is a divisor. "
-                "Skip a step without responses"
-            )
 
-    def _count(self, given: Tensor | int | None, own: Tensor) -> Tensor:
-        if given is None:
-            return own
-        if isinstance(given, Tensor):
-            return given.to(own)
-        return torch.full_like(own, given)
+def _per_token(advantages: Any, mask: ResponseMask) -> tuple[Any, Tensor | None]:
+    """Advantages `(..., B, T)`, and `(..., B, 1)` where they were given as one per response."""
+    if not isinstance(advantages, Tensor) or advantages.dim() != mask.tokens.dim() - 1:
+        return advantages, None
+    # An empty response may have any advantage, NaN included.
+    known = advantages.where(mask.lengths > 0, 0) if mask.has_padding else advantages
+    per_response = known.unsqueeze(-1)
+    return per_response.expand_as(mask.tokens), per_response
+
+
+def _checked(name: str, value: Any, mask: ResponseMask) -> Tensor:
+    expected = mask.tokens.shape
+    _check_floating(name, value)
+    if value.shape != expected:
+        raise BatchError(
+            f"{name} has shape {tuple(value.shape)}; expected {tuple(expected)} as log_probs (..., B, T). "
+            "Are the tokens shifted by one, or the prompt still attached?"
+        )
+    value = _widened(value)
+    if name not in _OF_POLICY:
+        value = value.detach()
+    kept = mask.keep(value)
+    # One infinity or NaN makes a sum infinite or NaN. Finite numbers can overflow it, hence the second look.
+    plain = kept.detach()
+    if not bool(plain.sum().isfinite()) and not bool(plain.isfinite().all()):
+        raise BatchError(
+            f"{name} holds NaN or infinity at a response token; expected finite numbers. "
+            "Look for log(0), or for positions the mask should exclude"
+        )
+    return kept
+
+
+def _check_floating(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise BatchError(f"{name} is {_describe(value)}; expected a floating-point tensor (..., B, T)")
+
+
+def _check_groups(groups: Any, expected: torch.Size) -> None:
+    if groups is None:
+        return
+    whole = isinstance(groups, Tensor) and not (groups.is_floating_point() or groups.dtype == torch.bool)
+    if not whole or not _broadcasts(groups.shape, expected) or groups.shape[-1:] != expected[-1:]:
+        raise BatchError(
+            f"groups is {_describe(groups)}; expected integers {tuple(expected)}, one per response: "
+            "the prompt it answers"
+        )
+
+
+def _check_count(name: str, value: Any, replicas: torch.Size) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
+        raise BatchError(f"{name} is {value!r}; expected a number, or one per replica as a tensor {tuple(replicas)}")
+    count = torch.as_tensor(value)
+    if not _broadcasts(count.shape, replicas):
+        raise BatchError(
+            f"{name} has shape {tuple(count.shape)}; expected a number, or one per replica, {tuple(replicas)}"
+        )
+    if not bool(((count > 0) & count.isfinite()).all()):
+        raise BatchError(
+            f"{name} is {count.tolist()}; expected what the whole optimiser step has, at least 1: it is a divisor. "
+            "Skip a step without responses"
+        )
+
+
+def _count(given: Tensor | float | None, own: Tensor) -> Tensor:
+    if given is None:
+        return own
+    if isinstance(given, Tensor):
+        return given.to(own)
+    return torch.full_like(own, given)
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
@@ -432,142 +387,12 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     )
 
 
-_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TokenBatch)}
-_OF_MASK = ("lengths", "width", "_counts", "_of_mask", "_has_padding", "_divisors", "_non_empty")
-
-
-def clamp_log_ratio(values: Tensor) -> Tensor:
-    """The log-ratio of a response, held at ±20, with zero gradient beyond.
-
-    >>> clamp_log_ratio(torch.tensor([-25.0, 0.5])).tolist()
-    [-20.0, 0.5]
-    """
-    return values.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-
-
-def gradient_through_clamp(gradient: Tensor, difference: Tensor) -> Tensor:
-    """The gradient for log p of one for the clamped log-ratio: 0 where |log p - log q| ≥ 20."""
-    # The gradient of hardtanh is that of clamp at a third of the cost, and 0 on the bounds themselves.
-    return torch.ops.aten.hardtanh_backward(gradient, difference, -MAX_LOG_RATIO, MAX_LOG_RATIO)  # type: ignore[no-any-return]
-
-
-class _ClampedDifference(torch.autograd.Function):
-    """`(log_probs - old_log_probs).clamp(-20, 20)`, 0 where `bits` is 0, in one tensor instead of three.
-
-    A fresh tensor costs more than the arithmetic on it.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(log_probs: Tensor, old_log_probs: Tensor, bits: Tensor | None) -> Tensor:
-        difference = (log_probs - old_log_probs).clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        if bits is not None:
-            difference.view(bits.dtype).bitwise_and_(bits)
-        return difference
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-        ctx.bits = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (clamped,) = ctx.saved_tensors
-        passed = gradient_through_clamp(gradient, clamped)
-        if ctx.bits is not None:
-            if torch.is_grad_enabled():
-                passed = _KeepBits.apply(passed, ctx.bits)  # type: ignore[no-untyped-call]
-            else:
-                passed.view(ctx.bits.dtype).bitwise_and_(ctx.bits)
-        return passed, None, None
-
-
-class _Difference(torch.autograd.Function):
-    """`log_probs - old_log_probs`, 0 where `bits` is 0, in one tensor instead of two."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(log_probs: Tensor, old_log_probs: Tensor, bits: Tensor | None) -> Tensor:
-        difference = log_probs - old_log_probs
-        if bits is not None:
-            difference.view(bits.dtype).bitwise_and_(bits)
-        return difference
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        # Not save_for_backward: what it keeps is freed by the first backward pass.
-        ctx.bits = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.bits is None:
-            return gradient, None, None
-        masked: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
-        return masked, None, None
-
-
-class _AtResponseTokens(torch.autograd.Function):
-    """`values * numbers`, `(..., B, 1)` spread over the tokens of each response.
-
-    A mean or a sum over tokens hands back one gradient per response, expanded; the sum over its tokens is then a
-    product with the length, and the tokens need not be visited.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor, numbers: Tensor, lengths: Tensor) -> Tensor:
-        return values * numbers
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        # Not save_for_backward: what it keeps is freed by the first backward pass.
-        ctx.numbers, ctx.lengths = inputs[1:]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        if gradient.stride(-1) == 0:
-            return gradient[..., :1] * ctx.lengths.unsqueeze(-1), None, None
-        return (gradient * ctx.numbers).sum(-1, keepdim=True), None, None
-
-
-_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
-
-
-class _KeepBits(torch.autograd.Function):
-    """`masked_fill` as a bitwise and: 0 where `bits` is 0, unchanged where all its bits are set.
-
-    It vectorises, which makes it ten times as fast on a processor, and its graph survives a backward pass, so that one
-    batch serves any number of objectives.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor, bits: Tensor) -> Tensor:
-        return (values.view(bits.dtype) & bits).view(values.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        # Not save_for_backward: what it keeps is freed by the first backward pass.
-        ctx.bits = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if torch.is_grad_enabled():
-            # Someone differentiates twice.
-            again: Tensor = _KeepBits.apply(gradient, ctx.bits)  # type: ignore[no-untyped-call]
-            return again, None
-        # Into a tensor of its own: a view of another could not become the leaf's gradient without a copy.
-        kept = torch.empty_like(gradient)
-        torch.bitwise_and(gradient.view(ctx.bits.dtype), ctx.bits, out=kept.view(ctx.bits.dtype))
-        return kept, None
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _widened(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.to(_wide(values.dtype))
 
 
 def _describe(value: object) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from testbed.batch import MAX_LOG_RATIO
 from testbed.errors import ConfigError
+from testbed.masking import MAX_LOG_RATIO
 
 __all__ = [
     "binary_kl",

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from testbed.batch import MAX_LOG_RATIO, TokenBatch
+from testbed.batch import TokenBatch
 from testbed.errors import ConfigError, TestbedError
+from testbed.masking import MAX_LOG_RATIO
 from testbed.objectives import Objective, make_objective, objective_names
 
 __all__ = ["FILE_VARIABLE", "PREFIX", "WorkerLoss", "check_verl", "policy_loss", "register_objectives"]

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, gradient_through_clamp
+from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval, batch_metrics
 from testbed.errors import ConfigError, UnknownNameError, did_you_mean, shown
+from testbed.masking import gradient_through_clamp
 from testbed.reductions import reductions
 from testbed.registry import Registry, format_call, parse_call
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, clamp_log_ratio
+from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
+from testbed.masking import clamp_log_ratio
 from testbed.objectives._base import Hyper, Objective, check_range, clamp, objective, tensor_like
 
 

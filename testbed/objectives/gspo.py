@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from testbed.batch import TokenBatch, clamp_log_ratio
+from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
+from testbed.masking import clamp_log_ratio
 from testbed.objectives._base import Hyper, Objective, check_range, clipped_surrogate, objective
 
 

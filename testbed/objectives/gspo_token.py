@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from testbed.batch import MAX_LOG_RATIO, TokenBatch
+from testbed.batch import TokenBatch
+from testbed.masking import MAX_LOG_RATIO
 from testbed.objectives._base import clipped_surrogate, objective, straight_through
 from testbed.objectives.gspo import GSPO
 

@@ -9,10 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, clamp_log_ratio
+from testbed.batch import TokenBatch
 from testbed.diagnostics import token_average
 from testbed.divergences import binary_kl
 from testbed.errors import ConfigError
+from testbed.masking import clamp_log_ratio
 from testbed.objectives._base import Hyper, Presets, Wrapper, check_choice, check_order, check_range, clamp, objective
 
 

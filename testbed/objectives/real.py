@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, clamp_log_ratio
+from testbed.batch import TokenBatch
+from testbed.masking import clamp_log_ratio
 from testbed.objectives._base import Hyper, Objective, check_range, objective, tensor_like
 
 

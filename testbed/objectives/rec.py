@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, clamp_log_ratio
+from testbed.batch import TokenBatch
 from testbed.diagnostics import token_average
+from testbed.masking import clamp_log_ratio
 from testbed.objectives._base import (
     Hyper,
     Objective,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from testbed.batch import TokenBatch, gradient_through_clamp
+from testbed.batch import TokenBatch
+from testbed.masking import gradient_through_clamp
 from testbed.objectives._base import Hyper, Objective, check_range, choose, objective
 
 
