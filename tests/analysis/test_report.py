@@ -366,6 +366,49 @@ def test_rejects_what_is_not_a_result(tmp_path: Path, content: str, message: str
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "estimate",
+            [1],
+            r"claim 'dcpo/synthetic-0': estimate is \[1\]; expected a number; run",
+        ),
+        ("estimate", 10**400, "estimate is 1000.*; expected a number"),
+        ("interval", [1], r"interval is \[1\]; expected two numbers"),
+        ("title", {"a": 1}, "title is .*; expected text"),
+        ("statement", "\ud800", r"statement is '\\+ud800'; expected text"),
+        ("falsifier", "none", "falsifier is 'none'; expected a mapping"),
+        ("controls", [None], "controls, entry 0 is None; expected a mapping"),
+        ("event_times", {"dapo": None}, "event_times: 'dapo' is null; expected a mapping"),
+        (
+            "curves",
+            [{"title": "t", "x_label": "x", "y_label": "y"}],
+            "curves, entry 0: series is None; expected",
+        ),
+        ("setting", [[]], r"setting is \[\[\]\]; expected a mapping"),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_named(tmp_path: Path, field: str, value: Any, message: str) -> None:
+    results = {"claims": [synthetic_claim(0) | {"id": "dcpo/synthetic-0", field: value}]}
+    with pytest.raises(ConfigError, match=message):
+        write_report(write_results(tmp_path / "run", results))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.json"]
+
+
+def test_a_claim_comes_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds the claim .* twice"):
+        write_report(write_results(tmp_path / "run", {"claims": [synthetic_claim(0)] * 2}))
+
+
+def test_a_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "run", {"claims": [synthetic_claim(7)]})
+    (tmp_path / "kept").write_text("mine")
+    (folder / "report.html.part").symlink_to(tmp_path / "kept")
+    write_report(folder)
+    assert (tmp_path / "kept").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [
         (0, "0"),
