@@ -68,7 +68,7 @@ TOY = StatisticalClaim(
         "small": {"objective": "ppo", "learning_rate": 0.01},
     },
     estimand=difference(final("clip/fraction"), of="large", minus="small"),
-    seeds=8,
+    seeds=20,
 )
 CLAIM = TransferClaim(name="test", toy=TOY, language_model=MODEL_SIDE, difference="everything.")
 
@@ -152,7 +152,7 @@ def written_run(settings: FinetuneSettings, folder: Path, clip: float) -> None:
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Runs are written instead of trained: the clip share is a tenth of the rate, plus what is the seed's own."""
+    """Runs are written instead of trained: the clip share is a hundred rates, a little more and plus 0.01 a seed."""
     trained: list[Path] = []
 
     def prepare(settings: FinetuneSettings, folder: Path) -> None:
@@ -161,7 +161,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def train(settings: FinetuneSettings, out: Path, start: Path) -> None:
         assert (start / "evaluation.json").is_file()
         trained.append(out)
-        written_run(settings, out, 100 * settings.trainer["learning_rate"] + 0.01 * settings.seed)
+        effect = 100 * settings.trainer["learning_rate"] * (1 + 0.01 * settings.seed)
+        written_run(settings, out, effect + 0.01 * settings.seed)
         for name in ("model", "start"):
             (out / name).mkdir()
 
@@ -177,13 +178,15 @@ def run(folder: Path, **changes: Any) -> Transfer:
 def test_a_planted_effect_is_found_and_both_sides_agree(planted: list[Path], tmp_path: Path) -> None:
     done = run(tmp_path / "out")
     (outcome,) = done.outcomes
-    # 100·(1e-3 - 1e-4) = 0.09 in every seed; the falsifier's two arms are one.
-    assert outcome.language_model.per_seed == pytest.approx([0.09] * 6)
-    assert outcome.language_model.interval == pytest.approx((0.09, 0.09))
+    # 100·(1e-3 - 1e-4) = 0.09, and a hundredth of it more a seed; the falsifier's two arms are one.
+    assert outcome.language_model.per_seed == pytest.approx([0.09 * (1 + 0.01 * seed) for seed in range(6)])
+    assert outcome.language_model.interval is not None
+    low, high = outcome.language_model.interval
+    assert 0.05 < low < 0.09 * 1.025 < high
     assert outcome.language_model.verdict == "reproduced"
     assert outcome.language_model.falsifier.estimate == 0
-    # The second update of each rollout has it: 100·1e-3 and 100·1e-4, and 0.01 a seed, 0.025 on average over six.
-    assert means(outcome.language_model)["clip/fraction"] == pytest.approx({"large": 0.125, "small": 0.035})
+    # The second update of each rollout has it: 100·1e-3 and 100·1e-4, times 1.025 and plus 0.025 on average over six.
+    assert means(outcome.language_model)["clip/fraction"] == pytest.approx({"large": 0.1275, "small": 0.03525})
     assert outcome.toy.verdict == "reproduced"
     assert outcome.agreement == "agree"
     assert done.changed == []
