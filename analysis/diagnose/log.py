@@ -489,7 +489,7 @@ def _name_keys(log: Log, collector: Collector) -> None:
         name: str | None = entry.name
         if entry.by_loss:
             given = variant or (None if loss is None else str(loss))
-            if given in entry.by_loss:
+            if given is not None and given in entry.by_loss:
                 name = entry.by_loss[given]
             elif given is None and log.engine.name != "trl":
                 meanings = (entry.name, *(meaning or "nothing" for meaning in entry.by_loss.values()))

@@ -20,6 +20,9 @@ FALSE_ALARM_RATE = 0.01
 _FEWEST = 12
 """Fewer points have no change that could be told from noise at this rate."""
 
+_LIKELIHOOD = 4.61
+"""Distance of twice the logarithm of the likelihood for 90 %, with the bend and the slope both free."""
+
 _MOST = 1024
 """Points looked at; longer curves are averaged to that many."""
 
@@ -157,7 +160,7 @@ def _locate(values: np.ndarray) -> tuple[int, int, int]:
     A line, bent at two places, is fitted by least squares: before the first bend the curve goes on as it did, between
     the bends it changes, after the second it goes on as it likes; a jump is two bends side by side. If the line moved
     a quarter of the way before the first bend already, it began with the curve. Places count as long as their
-    likelihood is within the distance of a 90 % interval, for as many independent values as the residuals are worth.
+    likelihood is not clearly worse, for as many independent values as the residuals are worth.
     """
     y = _tamed(values)
     n = len(y)
@@ -179,12 +182,15 @@ def _locate(values: np.ndarray) -> tuple[int, int, int]:
     fitted = weights[best] @ rows[chosen[best]]
     rest = y - fitted
     rho = float((rest[1:] * rest[:-1]).sum() / max((rest**2).sum(), 1e-300))
-    effective = max(n * (1 - min(max(rho, 0.0), 0.9)), 6.0)
-    near = knots[first[left <= left[best] * math.exp(2.71 / effective) + 1e-12 * float((y**2).sum())]]
-    place = int(knots[first[best]])
-    if abs(fitted[place] - fitted[0]) >= 0.25 * max(float(np.ptp(fitted)), 1e-300):
-        return 0, 0, int(near.max())
-    return place, int(near.min()), int(near.max())
+    rho = min(max(rho, 0.0), 0.9)
+    effective = max(n * (1 - rho) / (1 + rho), 6.0)
+    near = first[left <= left[best] * math.exp(_LIKELIHOOD / effective) + 1e-12 * float((y**2).sum())]
+    # The first point off the old line is the one after the bend; between two places that were tried it may be any.
+    low, high = int(knots[max(near.min() - 1, 0)]) + 1, int(knots[min(near.max() + 1, len(knots) - 1)])
+    bend = int(knots[first[best]])
+    if abs(fitted[bend] - fitted[0]) >= 0.25 * max(float(np.ptp(fitted)), 1e-300):
+        return 0, 0, high
+    return min(bend + 1, high), low, high
 
 
 def floor_crossing(steps: np.ndarray, values: np.ndarray, floor: float) -> Crossing | None:

@@ -155,5 +155,6 @@ def _wrapped(line: str, columns: int) -> str:
 
 
 def _plain(text: str) -> str:
-    changed = text.translate(str.maketrans({"‖": "||", "−": "-", "…": "...", "·": "*", "ε": "eps", "Σ": "sum"}))
-    return changed.encode("ascii", "replace").decode("ascii")
+    for special, plain in (("‖", "||"), ("−", "-"), ("…", "..."), ("·", "*")):
+        text = text.replace(special, plain)
+    return text.encode("ascii", "replace").decode("ascii")

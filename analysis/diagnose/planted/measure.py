@@ -21,14 +21,14 @@ from analysis.diagnose.planted.causes import CAUSES, HEALTHY, Planted, healthy
 from analysis.diagnose.planted.writers import write
 from testbed.progress import LateProgress
 
-__all__ = ["RECORD", "measure"]
+__all__ = ["RECORD", "RIVAL", "measure"]
 
 RECORD = Path(__file__).resolve().parents[3] / "docs" / "diagnose.json"
 
 SEED = 5001
 """Master seed of the runs that judge."""
 
-_RIVAL = {
+RIVAL = {
     "advantage_collapse": {"no-signal", "reward-constant"},
     "entropy_collapse": {"entropy-collapse"},
     "reward_hacking": {"reward-against-evaluation"},
