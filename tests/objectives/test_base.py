@@ -28,12 +28,14 @@ def test_label_makes_the_same_object(name):
     assert make_objective(changed.label()) == changed
 
 
-@pytest.mark.parametrize("name", [name for name in objective_names() if registry[name].presets])
-def test_presets_differ_from_the_defaults_and_have_a_label(name):
-    released = make_objective(name, preset="released")
-    assert released != make_objective(name)
-    assert make_objective(released.label()) == released
-    assert make_objective(f"{name}(preset=released)") == released
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in objective_names() for preset in registry[name].presets]
+)
+def test_presets_differ_from_the_defaults_and_have_a_label(name, preset):
+    chosen = make_objective(name, preset=preset)
+    assert chosen != make_objective(name)
+    assert make_objective(chosen.label()) == chosen
+    assert make_objective(f"{name}(preset={preset})") == chosen
 
 
 def test_a_hyper_parameter_overrides_the_preset():
@@ -200,7 +202,7 @@ def test_a_hyper_parameter_of_the_wrong_kind_never_reaches_the_loss(name, value)
         old_log_probs=numbers,
         advantages=torch.ones(1, 2),
         mask=torch.ones(1, 2, 3, dtype=torch.bool),
-        **dict.fromkeys(("entropies", "old_entropies", "sampler_log_probs", "ref_log_probs"), -numbers),
+        **dict.fromkeys(("entropies", "old_entropies", "old_kappas", "sampler_log_probs", "ref_log_probs"), -numbers),
     )
     for item in fields(registry[name]):
         try:
