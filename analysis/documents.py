@@ -14,6 +14,8 @@ from pathlib import Path
 from analysis.calibration import RECORD as CALIBRATION
 from analysis.calibration import calibration_page
 from analysis.claims import claim_names, get_claim
+from analysis.diagnose.planted.measure import RECORD as DIAGNOSES
+from analysis.diagnose.planted.page import diagnose_page
 from analysis.docs_objectives import objectives_page
 from analysis.ledger import ledger_page
 from analysis.replication import RECORD as REPLICATION
@@ -86,6 +88,12 @@ def calibration() -> str:
 def replication() -> str:
     """Which verdicts are the same under other master seeds, as last measured."""
     return replication_page(json.loads(REPLICATION.read_text(encoding="utf-8")))
+
+
+@document("docs/diagnose.md")
+def diagnoses() -> str:
+    """How often the doctor is right, as last measured."""
+    return diagnose_page(json.loads(DIAGNOSES.read_text(encoding="utf-8")))
 
 
 def render(name: str) -> tuple[Path, str]:
