@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ class Copy:
             shutil.copytree(ROOT / name, folder / name, ignore=NOT_COPIED)
         for name in ("README.md", "pyproject.toml"):
             shutil.copy(ROOT / name, folder / name)
+        self.before = {name: path.read_bytes() for name, path in self.files()}
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Every file by its name in the tree, without what running it leaves."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and not {"__pycache__", "runs"} & set(path.parts):
+                yield path.relative_to(self.folder).as_posix(), path
 
     def add(self, path: str, content: str) -> None:
         """Write a file that is not there yet: a recipe edits nothing."""
@@ -55,16 +63,12 @@ class Copy:
         assert " passed" in printed, printed
 
     def edited(self) -> set[str]:
-        """Files that differ from the tree's, other than the new ones and what is generated."""
-        changed = set()
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and "__pycache__" not in name and name not in self.added:
-                original = ROOT / name
-                same = original.is_file() and original.read_bytes() == path.read_bytes()
-                if not same and not name.startswith(GENERATED):
-                    changed.add(name)
-        return changed
+        """Files that differ from those copied, other than the new ones and what is generated."""
+        return {
+            name
+            for name, path in self.files()
+            if name not in self.added and not name.startswith(GENERATED) and self.before.get(name) != path.read_bytes()
+        }
 
 
 @pytest.fixture

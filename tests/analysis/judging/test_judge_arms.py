@@ -12,10 +12,10 @@ import pytest
 from analysis.claims import ExactClaim
 from analysis.judging.arms import run_arms
 from analysis.judging.claim import Falsifier, Null, StatisticalClaim
-from analysis.judging.estimands import average, difference, final, time_to
+from analysis.judging.estimands import average, difference, final, in_order, time_to
 from analysis.judging.result import ClaimResult
 from analysis.judging.run import judge_arms, run_claim
-from analysis.statistics import VERDICT_LEVEL, interval, judge, survival
+from analysis.statistics import VERDICT_LEVEL, interval, judge, monotone_trend, survival
 from analysis.trajectories import Trajectories
 from tests.analysis.judging.small import QUICK, SHARED, small_claim, trajectories
 
@@ -125,6 +125,19 @@ def test_waiting_times_are_those_of_the_survival_curve() -> None:
     assert drawn["mean"] == pytest.approx([1.0, 2 / 6, 0.0])
     assert drawn["low"] == [1.0, *curve.low]
     assert drawn["high"] == [1.0, *curve.high]
+
+
+def test_an_order_of_three_says_whether_a_trend_is_visible() -> None:
+    claim = small_claim(
+        arms={name: {"objective": "ppo"} for name in ("tiny", "middle", "large")},
+        estimand=in_order(final("exact/return"), ["tiny", "middle", "large"]),
+        statistic="smallest step",
+    )
+    runs = {"tiny": arm(TINY), "middle": arm([value - 0.4 for value in REACHED]), "large": arm(REACHED)}
+    result = judge_arms(claim, runs, runs | {"large": arm(TINY)}, 7)
+    rows = [[0.1, value - 0.4, value] for value in REACHED]
+    assert result.trend_p_value == monotone_trend(rows, "increasing")
+    assert result.per_seed[0] == pytest.approx(rows[0])
 
 
 def test_the_null_is_the_same_arms_in_another_setting() -> None:
