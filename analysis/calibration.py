@@ -407,7 +407,7 @@ def _truth(claim: StatisticalClaim, repetitions: Sequence[Array]) -> Truth:
         # The same in every seed of all repetitions: known, where a verdict from one of them would have to ask.
         same = float(judged[0].min())
         bounds = Interval(same, same, same, _TRUTH_LEVEL, "all values equal", len(values))
-    elif order:
+    elif claim.statistic == "smallest step":
         bounds = smallest_step(values, "increasing" if claim.direction == "greater" else "decreasing", _TRUTH_LEVEL)
     else:
         estimator: Estimator = "mean" if claim.statistic == "proportion" else claim.statistic

@@ -76,7 +76,7 @@ def _summary(done: Replay) -> dict[str, Any]:
         "objectives": {
             str(name): {
                 **{key: _plain(value) for key, value in row.items() if key != "tokens"},
-                "entropy/correlation": _plain(correlations[name]),
+                "entropy/correlation": _plain(correlations[str(name)]),
             }
             for name, row in means.iterrows()
         },

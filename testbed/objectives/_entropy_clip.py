@@ -22,7 +22,7 @@ __all__ = ["EntropyClip", "deviation", "entropy_slope", "some_spread"]
 class EntropyClip(PPO):
     """PPO's loss on the tokens that a rule about entropy keeps; a sub-class states the rule."""
 
-    needs = ("old_entropies",)
+    needs: ClassVar[tuple[str, ...]] = ("old_entropies",)
     needs_whole_batch = True
     exact_on_policy = "tokens are left out whatever their ratio"
     presets: ClassVar[Presets] = {"trinity": {"denominator": "kept"}}

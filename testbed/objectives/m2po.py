@@ -109,7 +109,7 @@ class M2PO(Objective):
         fits = real & (means < self._per_batch(self.budget, moments))
         smallest = ordered.masked_fill(~real, float("inf")).amin(-1, keepdim=True)
         limit = torch.maximum(ordered.masked_fill(~fits, -1).amax(-1, keepdim=True), smallest)
-        return batch.mask & (moments > limit).unflatten(-1, batch.mask.shape[-2:])
+        return batch.mask & (moments > limit).view(*limit.shape[:-1], *batch.mask.shape[-2:])
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         low, high = 1 - tensor_like(self.clip_low, batch.log_probs), 1 + tensor_like(self.clip_high, batch.log_probs)

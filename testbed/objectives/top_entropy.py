@@ -68,7 +68,8 @@ class TopEntropy(Wrapper):
         place = (1 - share) * last
         below = place.floor().long()
         above = torch.minimum(below + 1, last)
-        ordered = ordered.expand(*torch.broadcast_shapes(ordered.shape[:-1], place.shape[:-1]), -1)
+        # One row per share, where there are more shares than batches.
+        ordered = ordered + torch.zeros_like(place)
         low, high = (ordered.gather(-1, end.expand(*ordered.shape[:-1], 1)) for end in (below, above))
         # Where both ends are equal the interpolation must not round above them: ties are kept.
         threshold = torch.where(low == high, low, low + (high - low) * (place - below))

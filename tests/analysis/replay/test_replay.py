@@ -71,7 +71,8 @@ def test_every_objective_can_be_replayed_where_everything_was_recorded(tmp_path)
     assert not done.skipped
     assert sorted(done.table["objective"].unique()) == [make_objective(name).label() for name in objective_names()]
     assert set(MEASURES) <= set(done.table.columns)
-    numbers = done.table[[*MEASURES]]
+    # Without a gradient no token's weight can be compared with the mean: REAL has none where no group has two sides.
+    numbers = done.table.loc[done.table["gradient"] > 0, [*MEASURES]]
     assert numbers.notna().all(axis=None)
 
 
