@@ -31,7 +31,7 @@ def test_unknown_names_are_explained():
 
 
 def test_discovery_imports_the_public_files_of_a_package():
-    from testbed.objectives._base import registry
+    from testbed.objectives import registry
 
     assert "dcpo" in registry
     assert "_base" not in registry.names()

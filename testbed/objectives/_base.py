@@ -20,6 +20,7 @@ from testbed.reductions import reductions
 from testbed.registry import Registry, format_call, parse_call
 
 __all__ = [
+    "HardClip",
     "Hyper",
     "Objective",
     "ObjectiveOutput",
@@ -99,6 +100,9 @@ class Objective(ABC):
     """Empty where A = 0 gives neither loss nor gradient; otherwise the term that remains."""
     cuts_gradient: ClassVar[str] = ""
     """Empty where the gradient is the derivative of the loss; otherwise what stands under a stop-gradient."""
+    closed_form: ClassVar[bool] = False
+    """Whether `log_prob_gradient` states the gradient of the class's token loss. A class that states one of the two
+    anew is taken to have a closed form where it states the gradient, unless it declares otherwise."""
     presets: ClassVar[Presets] = {}
     """Named settings other than the paper's, such as "released" for the authors' scripts; see `make_objective`."""
 
@@ -124,15 +128,16 @@ class Objective(ABC):
         """
         return None
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        stated = vars(cls)
+        if "closed_form" not in stated and not {"log_prob_gradient", "token_loss", "loss"}.isdisjoint(stated):
+            cls.closed_form = "log_prob_gradient" in stated
+
     @property
     def has_closed_form(self) -> bool:
-        """Whether `log_prob_gradient` speaks of the `token_loss` in force, and not of one a sub-class replaced."""
-        for level in type(self).__mro__:
-            if "log_prob_gradient" in vars(level):
-                return level is not Objective
-            if not {"token_loss", "loss"}.isdisjoint(vars(level)):
-                return False
-        return False
+        """Whether `log_prob_gradient` is the gradient of the `token_loss` in force."""
+        return self.closed_form
 
     def reduction_weights(self, batch: TokenBatch, reduction: str | None = None) -> Tensor:
         """∂L/∂ℓ of every token `(..., B, T)`: what a reduction multiplies a token's loss with, 0 where masked.
@@ -200,6 +205,30 @@ class Objective(ABC):
 
     def _reduce(self, token_loss: Tensor, batch: TokenBatch) -> Tensor:
         return reductions[self.reduction](token_loss, batch, self.max_length_or(batch.padded_width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardClip(Objective):
+    """PPO's surrogate on an interval of the token ratio; a sub-class states its bounds.
+
+        ℓ = -min(rA, clip(r, low, high)·A);  for A < 0, ℓ ← min(ℓ, -ceiling·A)
+
+        F = r, but 0 where A > 0, r > high;  where A < 0, r < low;  where A < 0, r > ceiling
+
+    The bounds are constants for the gradient: they may depend on the old policy, or on the whole batch.
+    """
+
+    @abstractmethod
+    def clip_interval(self, batch: TokenBatch) -> ClipInterval:
+        """The bounds, and the ceiling of the dual clip."""
+
+    def token_loss(self, batch: TokenBatch) -> Tensor:
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return clipped_surrogate(batch.ratio, batch.advantages, low, high, ceiling)
+
+    def log_prob_gradient(self, batch: TokenBatch) -> Tensor | None:
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return clipped_surrogate_gradient(batch, low, high, ceiling)
 
 
 @dataclass(frozen=True, kw_only=True)

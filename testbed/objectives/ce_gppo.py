@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from testbed.batch import TokenBatch
 from testbed.objectives._base import (
     Hyper,
     Presets,
     check_range,
-    gradient_preserving_gradient,
-    gradient_preserving_surrogate,
     objective,
 )
 from testbed.objectives.gppo import GPPO
@@ -63,22 +58,5 @@ class CEGPPO(GPPO):
         check_range(self.name, "beta1", self.beta1, 0, float("inf"), open_high=True)
         check_range(self.name, "beta2", self.beta2, 0, float("inf"), open_high=True)
 
-    def token_loss(self, batch: TokenBatch) -> Tensor:
-        return gradient_preserving_surrogate(
-            batch,
-            1 - self.clip_low,
-            1 + self.clip_high,
-            beta_low=self.beta1,
-            beta_high=self.beta2,
-            ceiling=self.dual_clip,
-        )
-
-    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        return gradient_preserving_gradient(
-            batch,
-            1 - self.clip_low,
-            1 + self.clip_high,
-            beta_low=self.beta1,
-            beta_high=self.beta2,
-            ceiling=self.dual_clip,
-        )
+    def kept_shares(self) -> tuple[Hyper, Hyper]:
+        return self.beta1, self.beta2

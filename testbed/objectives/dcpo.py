@@ -10,21 +10,12 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.objectives._base import (
-    Hyper,
-    Objective,
-    Presets,
-    check_range,
-    clipped_surrogate,
-    clipped_surrogate_gradient,
-    objective,
-    tensor_like,
-)
+from testbed.objectives._base import HardClip, Hyper, Presets, check_range, objective, tensor_like
 
 
 @objective("dcpo")
 @dataclass(frozen=True, kw_only=True)
-class DCPO(Objective):
+class DCPO(HardClip):
     """PPO's clipped objective with bounds that depend on the old probability q of the token.
 
         low(q)  = ½ + ½√max(1 - 4ε_low/q, 0)
@@ -74,11 +65,3 @@ class DCPO(Objective):
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(*self.bounds(batch.old_log_probs.exp()), ceiling=self.ratio_max)
-
-    def token_loss(self, batch: TokenBatch) -> Tensor:
-        low, high, ceiling, *_ = self.clip_interval(batch)
-        return clipped_surrogate(batch.ratio, batch.advantages, low, high, ceiling)
-
-    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        low, high, ceiling, *_ = self.clip_interval(batch)
-        return clipped_surrogate_gradient(batch, low, high, ceiling)

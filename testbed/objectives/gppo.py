@@ -63,12 +63,16 @@ class GPPO(Objective):
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(1 - self.clip_low, 1 + self.clip_high, ceiling=self.dual_clip, keeps_gradient=True)
 
+    def kept_shares(self) -> tuple[Hyper, Hyper]:
+        """β of the gradient kept below and above the interval."""
+        return 1.0, 1.0
+
     def token_loss(self, batch: TokenBatch) -> Tensor:
-        return gradient_preserving_surrogate(
-            batch, 1 - self.clip_low, 1 + self.clip_high, beta_low=1.0, beta_high=1.0, ceiling=self.dual_clip
-        )
+        below, above = self.kept_shares()
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return gradient_preserving_surrogate(batch, low, high, beta_low=below, beta_high=above, ceiling=ceiling)
 
     def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        return gradient_preserving_gradient(
-            batch, 1 - self.clip_low, 1 + self.clip_high, beta_low=1.0, beta_high=1.0, ceiling=self.dual_clip
-        )
+        below, above = self.kept_shares()
+        low, high, ceiling, *_ = self.clip_interval(batch)
+        return gradient_preserving_gradient(batch, low, high, beta_low=below, beta_high=above, ceiling=ceiling)

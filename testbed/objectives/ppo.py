@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from testbed.batch import TokenBatch
 from testbed.diagnostics import ClipInterval
-from testbed.objectives._base import (
-    Hyper,
-    Objective,
-    check_range,
-    clipped_surrogate,
-    clipped_surrogate_gradient,
-    objective,
-)
+from testbed.objectives._base import HardClip, Hyper, check_range, objective
 
 
 @objective("ppo")
 @dataclass(frozen=True, kw_only=True)
-class PPO(Objective):
+class PPO(HardClip):
     """Pushes tokens in proportion to r·A and stops once the ratio has left the interval in the direction of A.
 
         ℓ = -min(rA, clip(r, 1-ε_low, 1+ε_high)·A)          r = p/q
@@ -62,11 +53,3 @@ class PPO(Objective):
 
     def clip_interval(self, batch: TokenBatch) -> ClipInterval:
         return ClipInterval(1 - self.clip_low, 1 + self.clip_high, ceiling=self.dual_clip)
-
-    def token_loss(self, batch: TokenBatch) -> Tensor:
-        low, high, ceiling, *_ = self.clip_interval(batch)
-        return clipped_surrogate(batch.ratio, batch.advantages, low, high, ceiling)
-
-    def log_prob_gradient(self, batch: TokenBatch) -> Tensor:
-        low, high, ceiling, *_ = self.clip_interval(batch)
-        return clipped_surrogate_gradient(batch, low, high, ceiling)

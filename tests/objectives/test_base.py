@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 
 import pytest
 import torch
 
 from testbed import TokenBatch
+from testbed.diagnostics import ClipInterval
 from testbed.errors import ConfigError, TestbedError, UnknownNameError
-from testbed.objectives import make_objective, objective_names
-from testbed.objectives._base import Objective, Wrapper, registry
+from testbed.objectives import (
+    HardClip,
+    Objective,
+    Wrapper,
+    make_objective,
+    objective_names,
+    registry,
+)
 
 WRAPPERS = [name for name in objective_names() if issubclass(registry[name], Wrapper)]
 
@@ -232,3 +239,52 @@ def test_one_value_per_token_is_no_hyper_parameter():
         ConfigError, match=r"clip_low is a tensor of shape \(3,\); .* Write clip_low\[\.\.\., None, None\]"
     ):
         make_objective("ppo", clip_low=torch.tensor([0.1, 0.2, 0.3]))
+
+
+# -- objectives by others --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unregistered(HardClip):
+    """Written with what `testbed.objectives` offers: bounds and nothing else."""
+
+    name = "unregistered"
+
+    def clip_interval(self, batch):
+        return ClipInterval(0.9, 1.1)
+
+
+def test_a_hard_clip_states_its_bounds_alone(tokens):
+    batch = tokens([[1.5, 1.0, 0.5], [1.5, 1.0, 0.5]], [1.0, -1.0])
+    own, ppo = Unregistered(), make_objective("ppo", clip_low=0.1, clip_high=0.1)
+    torch.testing.assert_close(own(batch).token_loss, ppo(batch).token_loss, rtol=1e-12, atol=0)
+    assert own.has_closed_form
+    with torch.no_grad():
+        closed = own.log_prob_gradient(batch)
+    assert torch.equal(closed, ppo.log_prob_gradient(batch))
+
+
+def test_hard_clips_are_those_of_one_class():
+    hard = {name for name in objective_names() if issubclass(registry[name], HardClip)}
+    assert {"ppo", "grpo", "dapo", "dr_grpo", "dcpo", "bapo"} <= hard
+
+
+def test_a_closed_form_is_declared_where_the_loss_is():
+    class Doubled(Unregistered):
+        def token_loss(self, batch):
+            return 2 * super().token_loss(batch)
+
+    class Stated(Doubled):
+        def log_prob_gradient(self, batch):
+            return 2 * super().log_prob_gradient(batch)
+
+    class Declared(Unregistered):
+        closed_form = False
+
+    class Renamed(Stated):
+        name = "renamed"
+
+    assert [kind().has_closed_form for kind in (Doubled, Stated, Declared, Renamed)] == [False, True, False, True]
+    assert make_objective("erc", base=Renamed()).has_closed_form
+    assert not make_objective("erc", base=Doubled()).has_closed_form
+    assert not make_objective("bapo").has_closed_form

@@ -36,7 +36,7 @@ def mutate(monkeypatch):
     def optimistic(ratio, advantages, low, high, ceiling=None):
         return -torch.maximum(ratio * advantages, ratio.clamp(low, high) * advantages)
 
-    monkeypatch.setattr("testbed.objectives.ppo.clipped_surrogate", optimistic)
+    monkeypatch.setattr("testbed.objectives._base.clipped_surrogate", optimistic)
 
 
 def test_ratio_on_a_bound_has_the_gradient_of_the_inside(tokens):
