@@ -63,7 +63,7 @@ class FIPO(Objective):
         infinity = float("inf")
         check_range(self.name, "clip_low", self.clip_low, 0, infinity)
         check_range(self.name, "clip_high", self.clip_high, 0, infinity)
-        check_range(self.name, "dual_clip", self.dual_clip, 1, infinity, open_low=True, optional=True)
+        check_range(self.name, "dual_clip", self.dual_clip, 1, infinity, open_low=True, open_high=True, optional=True)
         if isinstance(self.half_life, Tensor):
             raise ConfigError(f"{self.name}: half_life is a tensor; expected one number for all replicas")
         check_range(self.name, "half_life", self.half_life, 0, infinity, open_low=True)
