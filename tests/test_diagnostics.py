@@ -178,7 +178,7 @@ def test_token_average_of_nothing_is_nan():
 @pytest.mark.parametrize("name", objective_names())
 def test_every_metric_is_in_the_glossary(name):
     full = batch(
-        **{field: [[0.5, 0.4, 0.3]] * 3 for field in ("entropies", "old_entropies")},
+        **{field: [[0.5, 0.4, 0.3]] * 3 for field in ("entropies", "old_entropies", "old_kappas")},
         **{field: [[-0.5, -0.4, -0.3]] * 3 for field in ("ref_log_probs", "sampler_log_probs")},
     )
     assert set(make_objective(name)(full).metrics) <= set(GLOSSARY)
