@@ -22,7 +22,7 @@ from analysis.theory.gradient_weights import (
 from testbed.objectives import Wrapper, make_objective, objective_names
 
 
-def tests_of(name: str) -> ModuleType:
+def file_of_tests(name: str) -> ModuleType:
     """The objective's own test file, which may state its gradient as `push`: F·A of every token `(B, T)`, in numpy."""
     path = Path(__file__).parents[1] / "objectives" / f"test_{name}.py"
     specification = importlib.util.spec_from_file_location(f"push_of_{name}", path)
@@ -67,7 +67,7 @@ def test_only_the_current_policy_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_gradient_is_the_published_weight(name: str, seed: int) -> None:
     objective, tokens = make_objective(name), random_tokens(seed)
-    stated = getattr(tests_of(name), "push", None)
+    stated = getattr(file_of_tests(name), "push", None)
     if stated is not None:
         coefficient = reduction_coefficient(objective.reduction, tokens.mask)
         expected = np.where(tokens.mask, coefficient * stated(tokens, objective), 0.0)
