@@ -58,16 +58,19 @@ class REAL(Objective):
             together = present.new_ones(()).expand(*present.shape[:-1], present.shape[-2])
         else:
             together = batch.groups.unsqueeze(-1) == batch.groups.unsqueeze(-2)
-        together = (together & present.mT).to(batch.log_probs.dtype)
+        together = together & present.mT
         score = clamp_log_ratio(batch.sequence_mean(batch.unclamped_log_ratio)) / tensor_like(self.tau, batch.log_probs)
         members = together.sum(-1, keepdim=True).clamp(min=1)
         both_sides = torch.ones_like(present)
         groups = (present / members).sum(-2, keepdim=True)
-        loss = score.new_zeros(())
+        loss = torch.zeros_like(score)
         for side in (1, -1):
-            members_of_side = (sign == side).to(score.dtype)
-            loss = loss + (together @ ((-side * score).exp() * members_of_side)).log1p()
-            both_sides = both_sides & (together @ members_of_side > 0)
+            chosen = together & (sign == side).mT
+            # log(1 + Σ e^x): the 1 is a further x of 0. At a small τ the exponentials themselves would overflow.
+            exponents = (-side * score).mT.expand(*score.shape[:-1], chosen.shape[-1])
+            exponents = exponents.masked_fill(~chosen, -torch.inf)
+            loss = loss + torch.cat([torch.zeros_like(score), exponents], -1).logsumexp(-1, keepdim=True)
+            both_sides = both_sides & chosen.any(-1, keepdim=True)
         loss = loss * both_sides
         share = present.sum(-2, keepdim=True) / (groups * members * batch.lengths.clamp(min=1).unsqueeze(-1))
         return batch.at_response_tokens(loss * share)

@@ -77,3 +77,10 @@ def test_rejects_groups_of_another_kind(tokens):
 def test_rejects():
     with pytest.raises(ConfigError, match=r"real: tau is 0\.0; expected a value in \(0, inf"):
         make_objective("real", tau=0.0)
+
+
+def test_a_tiny_temperature_overflows_nothing(tokens):
+    # σ/τ = log(1.5)/1e-6: e^405,465. The wrong response's term is its exponent, the right one's is 0.
+    batch = tokens([[1.5], [1.5]], [1.0, -1.0])
+    loss = make_objective("real", tau=1e-6)(batch).loss
+    assert loss.item() == pytest.approx(math.log(1.5) / 1e-6, rel=1e-9)
