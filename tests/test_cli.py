@@ -366,7 +366,8 @@ def test_control_c_says_how_to_go_on(
     folder = str(finished.parent.relative_to(tmp_path))
     words = ["testbed", *command, *(option.replace("{folder}", folder) for option in options)]
     sentence = f"testbed: stopped. What is finished is kept; go on with: {shlex.join(words)}\n"
-    assert capsys.readouterr().err == sentence
+    # A sweep may have said before that nothing was clipped at its corners.
+    assert capsys.readouterr().err.splitlines(keepends=True)[-1] == sentence
 
 
 def test_a_place_is_refused_before_anything_is_computed(

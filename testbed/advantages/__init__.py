@@ -21,6 +21,7 @@ from testbed.advantages._base import (
     advantages,
     check_group_size,
     estimate,
+    inputs_of,
     make_advantage_estimator,
     zero_variance,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "estimate",
     "group_centred",
     "group_standardised",
+    "inputs_of",
     "leave_one_out",
     "make_advantage_estimator",
     "zero_variance",

@@ -24,6 +24,7 @@ __all__ = [
     "check_lengths",
     "check_not_negative",
     "estimate",
+    "inputs_of",
     "make_advantage_estimator",
     "readable",
     "zero_variance",
@@ -86,18 +87,30 @@ def estimate(estimator: Callable[..., Tensor], rewards: Tensor, **inputs: Tensor
         [[0.75, -0.25]]
     """
     read = {}
-    for parameter in list(inspect.signature(estimator).parameters.values())[1:]:
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            continue
-        given = inputs.get(parameter.name)
+    for name, required in inputs_of(estimator).items():
+        given = inputs.get(name)
         if given is not None:
-            read[parameter.name] = given
-        elif parameter.default is parameter.empty:
+            read[name] = given
+        elif required:
             raise BatchError(
-                f"the advantage estimator reads {parameter.name}, which is not at hand here; expected a trainer that "
-                f"passes it. Choose another estimator, or call it yourself with {parameter.name}="
+                f"the advantage estimator reads {name}, which is not at hand here; expected a trainer that "
+                f"passes it. Choose another estimator, or call it yourself with {name}="
             )
     return estimator(rewards, **read)
+
+
+def inputs_of(estimator: Callable[..., Tensor]) -> dict[str, bool]:
+    """What an estimator reads besides the rewards, by name, and whether it cannot do without.
+
+    >>> inputs_of(make_advantage_estimator("opo"))
+    {'lengths': True}
+    """
+    parameters = list(inspect.signature(estimator).parameters.values())[1:]
+    return {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in parameters
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
 
 
 def check_group_size(text: str, size: int) -> None:

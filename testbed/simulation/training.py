@@ -13,7 +13,7 @@ from torch import Tensor
 from envs.automaton import Automaton
 from models.mismatch import make_mismatch
 from models.policy import Policy, Samples
-from testbed.advantages import estimate, make_advantage_estimator, zero_variance
+from testbed.advantages import estimate, inputs_of, make_advantage_estimator, zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
 from testbed.objectives import Objective
@@ -76,6 +76,7 @@ class Training:
         self._initial_states = self.spec.initial_states.repeat_interleave(settings.group_size)
         self._groups = torch.arange(spec.prompts, device=device).repeat_interleave(settings.group_size)
         self._advantages = make_advantage_estimator(settings.resolve_advantage(objective.advantage))
+        self._reads_lengths = "lengths" in inputs_of(self._advantages)
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
         self._compiled = None
@@ -115,7 +116,7 @@ class Training:
             samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :], samples.log_probs.dtype
         )
         groups = rewards.view(replicas, self.spec.prompts, self.settings.group_size)
-        lengths = samples.mask.sum(-1).view_as(groups)
+        lengths = samples.mask.sum(-1).view_as(groups) if self._reads_lengths else None
         advantages = estimate(self._advantages, groups, lengths=lengths).view(replicas, sequences)
 
         minibatches: list[tuple[Samples, TokenBatch]] = []

@@ -275,8 +275,8 @@ def test_end_token_ends_a_completion() -> None:
     tokenizer = load_tokenizer("character")
     seven, end, pad = tokenizer("7").input_ids[0], 2, 0
     assert causal_lm._read([seven, end, pad, pad], [end], tokenizer) == ("7", 2, True)
-    assert causal_lm._read([seven, seven], tokenizer) == ("77", 2, False)
-    assert causal_lm._read([end, pad], tokenizer) == ("", 1, True)
+    assert causal_lm._read([seven, seven], [end], tokenizer) == ("77", 2, False)
+    assert causal_lm._read([end, pad], [end], tokenizer) == ("", 1, True)
 
 
 def test_rejects_settings_of_completions() -> None:

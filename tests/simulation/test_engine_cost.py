@@ -84,10 +84,11 @@ def test_an_update_is_this_many_operations() -> None:
 
 def test_a_rollout_is_this_many_operations() -> None:
     # Distribution function 2; search among ten arms 2 + 4 in each of 4 steps; index and log-probabilities 2; rewards 4;
-    # standardised advantages 10 and their opposite 1. The mask is the same as in the first rollout and costs nothing,
-    # and the first update finds the log-probabilities the rollout was drawn with.
+    # whether they are finite 6; standardised advantages 14, of which 6 say whether a group's rewards are equal; their
+    # opposite 1. The mask is the same as in the first rollout and costs nothing, and the first update finds the
+    # log-probabilities the rollout was drawn with.
     updates = 4 * 19 - 1
-    assert len(operations(2, epochs=4)) - updates <= 37
+    assert len(operations(2, epochs=4)) - updates <= 47
 
 
 def test_a_rollout_reuses_the_softmax_of_its_policy() -> None:
