@@ -154,11 +154,20 @@ def register_objectives() -> list[str]:
     """
     from verl.trainer.ppo.core_algos import register_policy_loss
 
-    losses = {f"{PREFIX}{name}": policy_loss(name) for name in objective_names() if not make_objective(name).needs}
+    losses = {f"{PREFIX}{name}": policy_loss(name) for name in _registered()}
     losses |= {name: policy_loss(text) for name, text in _file_objectives().items()}
     for name, loss in losses.items():
         register_policy_loss(name)(loss)
     return sorted(losses)
+
+
+def _registered() -> list[str]:
+    """The objectives that verl's arguments of a loss suffice for."""
+    return [
+        name
+        for name in objective_names()
+        if not (make_objective(name).needs or make_objective(name).compares_responses)
+    ]
 
 
 def check_verl() -> list[str]:
@@ -182,7 +191,7 @@ def check_verl() -> list[str]:
         )
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 
-    expected = [f"{PREFIX}{name}" for name in objective_names() if not make_objective(name).needs]
+    expected = [f"{PREFIX}{name}" for name in _registered()]
     expected += list(_file_objectives())
     missing = [name for name in expected if name not in POLICY_LOSS_REGISTRY]
     if missing:
@@ -225,6 +234,11 @@ def _evaluate(
     processes = int(information.get("dp_size") or 1)
     mask = fields["mask"]
     assert mask is not None
+    if objective.compares_responses:
+        raise ConfigError(
+            f"{objective.label()} compares the responses of a prompt, and verl does not tell a loss whose response is "
+            "whose; train it with the TRL engine"
+        )
     if objective.needs_whole_batch and (processes > 1 or (tokens is not None and int(tokens) != int(mask.sum()))):
         raise ConfigError(
             f"{objective.label()} reads all tokens of a mini-batch at once, and got {int(mask.sum())} of "

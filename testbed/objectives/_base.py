@@ -94,6 +94,8 @@ class Objective(ABC):
     """True where a statistic of all tokens of the step decides a token's loss: micro-batches then differ."""
     mixes_advantages: ClassVar[str] = ""
     """Empty where a token's loss reads its own advantage alone; otherwise what reads those of its response as well."""
+    compares_responses: ClassVar[bool] = False
+    """True where responses of one prompt are compared: without `groups` all of a batch count as those of one prompt."""
     exact_on_policy: ClassVar[str] = ""
     """Empty where the gradient at ratio 1 is the exact policy gradient; otherwise the reason why not."""
     acts_without_advantage: ClassVar[str] = ""
@@ -254,7 +256,8 @@ class Wrapper(Objective):
             object.__setattr__(self, "reduction", base.reduction)
         object.__setattr__(self, "advantage", base.advantage)
         object.__setattr__(self, "needs", tuple(dict.fromkeys((*base.needs, *self.needs))))
-        object.__setattr__(self, "needs_whole_batch", self.needs_whole_batch or base.needs_whole_batch)
+        for trait in ("needs_whole_batch", "compares_responses"):
+            object.__setattr__(self, trait, getattr(self, trait) or getattr(base, trait))
         for reason in ("mixes_advantages", "exact_on_policy", "acts_without_advantage", "cuts_gradient"):
             object.__setattr__(self, reason, getattr(self, reason) or getattr(base, reason))
         super().__post_init__()

@@ -42,6 +42,7 @@ class REAL(Objective):
     """
 
     needs_whole_batch = True
+    compares_responses = True
     exact_on_policy = "a response's weight depends on how many of its group are on its side, and not on A"
 
     tau: Hyper = 0.5

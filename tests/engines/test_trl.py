@@ -807,3 +807,24 @@ def test_rejects_contradictions(tmp_path: Path, objective: str, settings: dict[s
         return
     with pytest.raises(ConfigError, match=message):
         build(objective, tmp_path, **settings)
+
+
+def test_estimators_and_objectives_are_told_lengths_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two prompts of four responses, shuffled by TRL: whose response is whose is told by the prompt's tokens.
+    seen: list[tuple[Any, Any]] = []
+    honest = optimiser_step.token_batch
+
+    def watched(inputs: Any, *arguments: Any, **settings: Any) -> TokenBatch:
+        batch = honest(inputs, *arguments, **settings)
+        seen.append((inputs["prompt_ids"].tolist(), batch.groups))
+        return batch
+
+    monkeypatch.setattr(optimiser_step, "token_batch", watched)
+    monkeypatch.setattr("testbed.engines.trl.trainer.token_batch", watched)
+    trainer = build("real", tmp_path, advantage="opo", max_steps=1)
+    trainer.train()
+    assert math.isfinite(trainer.state.log_history[0]["loss"])
+    assert seen
+    for tokens, groups in seen:
+        texts = [tuple(row) for row in tokens]
+        assert [[first == second for second in texts] for first in texts] == (groups[:, None] == groups).tolist()

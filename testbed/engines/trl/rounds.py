@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from testbed.advantages import estimate
 from testbed.engines.trl.metrics import Recorder
 from testbed.engines.trl.prompts import PromptNumbers
+from testbed.engines.trl.step import response_mask
 from testbed.errors import ConfigError
 from testbed.sampling import collect_groups, informative_groups
 
@@ -47,8 +49,8 @@ class Sampling:
     """The rounds of a trainer.
 
     Args:
-        estimate: the advantage estimator, from rewards `(P, G)` on the CPU to advantages; one with state also takes
-            the numbers of the P prompts.
+        estimator: of advantages, from rewards `(P, G)` on the CPU; it is given lengths and the numbers of the P prompts
+            where it reads them.
         numbers: of the prompts.
         rounds: most rounds a batch may take until all its groups are informative.
         group_size: G, responses per prompt.
@@ -63,7 +65,7 @@ class Sampling:
 
     def __init__(
         self,
-        estimate: Any,
+        estimator: Any,
         numbers: PromptNumbers,
         *,
         rounds: int,
@@ -76,7 +78,7 @@ class Sampling:
         accelerator: Any,
         record: Recorder,
     ) -> None:
-        self.estimate, self.numbers = estimate, numbers
+        self.estimate, self.numbers = estimator, numbers
         self._rounds, self._group_size, self._prompts, self._seed = rounds, group_size, prompts, seed
         self._old_entropies, self._recording = old_entropies, recording
         self._filling = {"prompt_ids": pad_token, "completion_ids": pad_token, "tool_mask": 1}
@@ -125,7 +127,12 @@ class Sampling:
             step: number of the micro-batch, which decides the further prompts.
         """
         output = self._several(inputs, generate, step) if self.replaces_groups else self._one(inputs, generate)
-        output["advantages"] = self._advantages(output["rewards"], output["prompt_number"])
+        lengths = response_mask(output).sum(1)
+        output["advantages"] = self._advantages(output["rewards"], output["prompt_number"], lengths)
+        # Counted and not looked up: a streamed data set has no numbers. TRL may shuffle what is side by side here.
+        first = self._accelerator.process_index * len(lengths)
+        places = torch.arange(first, first + len(lengths), device=self._accelerator.device)
+        output["group"] = places // self._group_size
         return output
 
     def _one(self, inputs: list[dict[str, Any]], generate: Callable[..., Responses]) -> Responses:
@@ -182,15 +189,17 @@ class Sampling:
         mine = chosen[self._here(self._prompts // self._accelerator.num_processes)]
         return [self.numbers.dataset[row] for row in mine for _ in range(self._group_size)]
 
-    def _advantages(self, rewards: Tensor, prompt_numbers: Tensor) -> Tensor:
+    def _advantages(self, rewards: Tensor, prompt_numbers: Tensor, lengths: Tensor) -> Tensor:
         """The estimator on the rewards of all processes; every process computes the same and takes its part."""
         groups = self._accelerator.gather(rewards).view(-1, self._group_size)
         numbers = self._accelerator.gather(prompt_numbers).view(-1, self._group_size)[:, 0]
         scorable = groups.isfinite().all(1)
         estimated = torch.zeros_like(groups)
         if bool(scorable.any()):
-            known, extra = groups[scorable], (numbers[scorable].cpu(),) if self.has_memory else ()
-            estimated[scorable] = self.estimate(known.cpu(), *extra).to(groups)
+            known = groups[scorable]
+            tokens = self._accelerator.gather(lengths).view(-1, self._group_size)[scorable].cpu()
+            remembered = numbers[scorable].cpu() if self.has_memory else None
+            estimated[scorable] = estimate(self.estimate, known.cpu(), prompt_ids=remembered, lengths=tokens).to(groups)
             self._record("group/zero_variance_fraction", 1 - informative_groups(known).float().mean())
             self._record("reward/mean", known.mean())
         self._record("group/unscorable_fraction", (~scorable).float().mean())

@@ -14,7 +14,7 @@ from testbed.batch import TokenBatch
 from testbed.errors import BatchError
 from testbed.objectives import Objective
 
-__all__ = ["OptimiserStep", "Scored", "token_batch"]
+__all__ = ["OptimiserStep", "Scored", "response_mask", "token_batch"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ def token_batch(
         "old_entropies": old_entropies,
         "sampler_log_probs": sampler,
         "ref_log_probs": inputs.get("ref_per_token_logps"),
-        "mask": _response_mask(inputs),
+        "mask": response_mask(inputs),
     }
     padded = {
         name: None if value is None else torch.nn.functional.pad(value, (0, padding)) for name, value in fields.items()
     }
-    return make(**padded, advantages=inputs["advantages"], **(counts or {}))
+    return make(**padded, advantages=inputs["advantages"], groups=inputs.get("group"), **(counts or {}))
 
 
 class OptimiserStep:
@@ -109,7 +109,7 @@ class OptimiserStep:
         self._width, self._seed, self._number, self._accelerator = width, seed, number, accelerator
         self._batches: list[TokenBatch] = []
         self._whole: _WholeStep | None = None
-        lengths = torch.cat([_response_mask(inputs).sum(1) for inputs in micro_batches])
+        lengths = torch.cat([response_mask(inputs).sum(1) for inputs in micro_batches])
         counts = torch.stack([lengths.sum(), (lengths > 0).sum()])
         tokens, sequences = accelerator.reduce(counts, reduction="sum").unbind()
         self.counts = {"token_count": tokens, "sequence_count": sequences}
@@ -193,7 +193,9 @@ class OptimiserStep:
             together = _right_aligned(values)
             if self._accelerator.num_processes == 1:
                 return together
-            return cast(Tensor, self._accelerator.gather(self._accelerator.pad_across_processes(together, dim=1)))
+            if together.dim() > 1:
+                together = self._accelerator.pad_across_processes(together, dim=1)
+            return cast(Tensor, self._accelerator.gather(together))
 
         names = [field.name for field in dataclasses.fields(TokenBatch) if not field.name.endswith("_count")]
         return TokenBatch(**cast(Any, {name: joined(name) for name in names}), **cast(Any, self.counts))
@@ -219,7 +221,8 @@ class _WholeStep(NamedTuple):
         return surrogate - surrogate.detach() + self.value / micro_batches
 
 
-def _response_mask(inputs: Mapping[str, Any]) -> Tensor:
+def response_mask(inputs: Mapping[str, Any]) -> Tensor:
+    """Tokens that the policy wrote, bool `(B, T)`: of the completion, without what a tool answered."""
     mask: Tensor = inputs["completion_mask"]
     if "tool_mask" in inputs:
         mask = mask * inputs["tool_mask"]
@@ -231,5 +234,7 @@ def _detached(batch: TokenBatch) -> TokenBatch:
 
 
 def _right_aligned(values: list[Tensor]) -> Tensor:
+    if values[0].dim() == 1:
+        return torch.cat(values)
     width = max(value.shape[1] for value in values)
     return torch.cat([torch.nn.functional.pad(value, (0, width - value.shape[1])) for value in values])
