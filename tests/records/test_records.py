@@ -63,6 +63,8 @@ def test_what_was_written_is_read_to_the_last_bit(tmp_path):
     for key, update in found.items():
         same(update.batch(), batches[key])
         assert update.prompts.tolist() == PROMPTS
+        groups = update.batch().groups
+        assert (groups[:, None] == groups).tolist() == [[first == second for second in PROMPTS] for first in PROMPTS]
         np.testing.assert_array_equal(update.rewards, np.float32(REWARDS))
         assert update.tokens == 11
 

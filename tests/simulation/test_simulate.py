@@ -414,3 +414,12 @@ def test_an_objective_over_groups_is_told_whose_response_is_whose():
         simulate("real", "DifficultyMixture-v1", seeds=2, steps=1, group_size=3, minibatches=3)
     prompts = make_spec("DifficultyMixture-v1").prompts
     assert [groups.tolist() for groups in seen[:3]] == [list(range(prompts))] * 3
+
+
+def test_an_estimator_is_told_the_lengths():
+    # Without them it is refused; with equal lengths it would be the group's mean.
+    tables = [
+        simulate("reinforce", "VariableLength-v1", seeds=2, steps=3, advantage=advantage).table["exact/return"].tolist()
+        for advantage in ("opo", "group_centred")
+    ]
+    assert tables[0] != tables[1]

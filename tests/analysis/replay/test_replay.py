@@ -134,6 +134,11 @@ def test_classes_and_prediction_against_the_closed_form(tmp_path):
     }
     for name in CLASSES:
         assert row[f"mass/{name}"] == pytest.approx(expected[name], rel=1e-5)
+    # The papers' rule: log p < -H.
+    low = (sampled[:, 0] < -entropies).numpy()
+    assert row["naive_mass/positive_low"] == pytest.approx(mass[(advantages > 0) & low].sum(), rel=1e-5)
+    assert row["naive_mass/negative_high"] == pytest.approx(mass[(advantages < 0) & ~low].sum(), rel=1e-5)
+    assert (low != raises).any()
 
 
 def test_prediction_is_perfect_where_the_formula_is_exact(tmp_path):
@@ -235,3 +240,32 @@ def test_rejects(tmp_path):
         replay(tmp_path, ["ppo"], advantage="mean")
     with pytest.raises(StorageError, match="is no record"):
         replay(tmp_path / "nothing", ["ppo"])
+
+
+def test_the_longest_third_and_the_sampler(tmp_path):
+    # Lengths 1, 4, 1 under a mean over tokens: the longest of three responses has 4 of 6 equal weights. The sampler had
+    # said log q + 0.25.
+    old = torch.full((3, 4), 0.5).log()
+    batch = TokenBatch(
+        log_probs=old,
+        old_log_probs=old,
+        advantages=torch.ones(3),
+        mask=torch.arange(4) < torch.tensor([1, 4, 1])[:, None],
+        sampler_log_probs=old + 0.25,
+    )
+    with RecordWriter(tmp_path) as writer:
+        writer.add(batch, step=0, update=0, prompts=["a"] * 3, rewards=np.zeros(3))
+    row = replay(tmp_path, ["reinforce"]).table.iloc[0]
+    assert row["mass/longest_third"] == pytest.approx(4 / 6, rel=1e-6)
+    assert row["kl/sampler"] == pytest.approx(0.25, rel=1e-6)
+
+
+def test_groups_need_not_stand_together(tmp_path):
+    # Rewards 1, 0 | 0, 1 of prompts a, b | a, b: within their groups a is 1, 0 and b is 0, 1.
+    log_probs = torch.tensor([[-1.0], [-2.0], [-3.0], [-5.0]])
+    batch = TokenBatch(log_probs=log_probs, old_log_probs=log_probs, advantages=torch.zeros(4), mask=log_probs < 0)
+    with RecordWriter(tmp_path) as writer:
+        writer.add(batch, step=0, update=0, prompts=["a", "b", "a", "b"], rewards=[1.0, 0.0, 0.0, 1.0])
+    row = replay(tmp_path, ["reinforce"], advantage="group_centred").table.iloc[0]
+    # -mean A log p with A = ½, -½, -½, ½.
+    assert row["loss"] == pytest.approx(0.5 * (1.0 - 2.0 - 3.0 + 5.0) / 4, rel=1e-6)
