@@ -261,11 +261,11 @@ def test_the_longest_third_and_the_sampler(tmp_path):
 
 
 def test_groups_need_not_stand_together(tmp_path):
-    # Rewards 1, 0 | 0, 1 of prompts a, b | a, b: within their groups a is 1, 0 and b is 0, 1.
+    # Rewards 1, 1 | 0, 1 of prompts a, b | a, b: within their groups a is 1, 0 and b is 1, 1.
     log_probs = torch.tensor([[-1.0], [-2.0], [-3.0], [-5.0]])
     batch = TokenBatch(log_probs=log_probs, old_log_probs=log_probs, advantages=torch.zeros(4), mask=log_probs < 0)
     with RecordWriter(tmp_path) as writer:
-        writer.add(batch, step=0, update=0, prompts=["a", "b", "a", "b"], rewards=[1.0, 0.0, 0.0, 1.0])
+        writer.add(batch, step=0, update=0, prompts=["a", "b", "a", "b"], rewards=[1.0, 1.0, 0.0, 1.0])
     row = replay(tmp_path, ["reinforce"], advantage="group_centred").table.iloc[0]
-    # -mean A log p with A = ½, -½, -½, ½.
-    assert row["loss"] == pytest.approx(0.5 * (1.0 - 2.0 - 3.0 + 5.0) / 4, rel=1e-6)
+    # -mean A log p with A = ½, 0, -½, 0.
+    assert row["loss"] == pytest.approx(0.5 * (1.0 - 3.0) / 4, rel=1e-6)
