@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "gbk", "utf-8"])
 def test_every_letter_of_the_project_can_be_shown(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = sorted({letter for path in ROOT.glob("*/**/*.py") for letter in path.read_text(encoding="utf-8")})
+    # Not all of the folder: an environment in it holds other people's files, in any encoding.
+    files = [path for room in ("analysis", "envs", "models", "testbed") for path in (ROOT / room).rglob("*.py")]
+    letters = sorted({letter for path in files for letter in path.read_text(encoding="utf-8")})
     shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", shown)
     make_printable()
