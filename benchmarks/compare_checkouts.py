@@ -1,11 +1,12 @@
 """Whether two checkouts compute the same bytes: the proof of a change that should not alter any number.
 
     git worktree add ../before main
-    python benchmarks/compare_checkouts.py ../before . [--only simulate --only claims …] [--seeds 8]
+    python benchmarks/compare_checkouts.py ../before . [--only simulate --only claims …] [--seeds 8] [--without NAME …]
 
 Every part runs each checkout's own code (through PYTHONPATH, in a process and a folder of its own) with this
 interpreter and prints the SHA-256 of what it made side by side. What may differ between two runs of one program is left
-out by name: times, dates, commands and commits. Exit code 1: something differs; 2: a checkout could not run a part.
+out by name: times, dates, commands and commits, and what `--without` names, such as a metric that was defined anew
+between the two. Exit code 1: something differs; 2: a checkout could not run a part.
 
 `claims` takes seconds, `simulate`, `sweep`, `audit`, `transfer` and `finetune` a minute or two each, `compiled` the
 time of a C++ compiler, `verify` the quick tier of all claims; `--seeds` makes that one shorter.
@@ -25,8 +26,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-VARYING = frozenset({"date", "seconds", "command", "commit", "step_time"})
-"""Names of what two runs of one program may differ in, at any depth of a result."""
+VARYING = {"date", "seconds", "command", "commit", "step_time"}
+"""Names of what two runs of one program may differ in, at any depth of a result, and columns left out on request."""
 
 Digests = Iterator[tuple[str, str]]
 PARTS: dict[str, Callable[[Path, int | None], Digests]] = {}
@@ -267,9 +268,11 @@ def constant(value: Any) -> Any:
 
 
 def of_table(table: Any) -> str:
-    """Digest of names, types and the bytes of every column, in order."""
+    """Digest of names, types and the bytes of every column, in order, without those in `VARYING`."""
     digest = hashlib.sha256()
     for name in table.columns:
+        if name in VARYING:
+            continue
         column = table[name].to_numpy()
         digest.update(f"{name} {column.dtype} {len(column)}\n".encode())
         digest.update(repr(column.tolist()).encode() if column.dtype == object else column.tobytes())
@@ -285,7 +288,7 @@ def sections(path: Path) -> Digests:
 # -- two checkouts side by side --------------------------------------------------------------------------------------
 
 
-def run_inside(checkout: Path, name: str, seeds: int | None) -> dict[str, str]:
+def run_inside(checkout: Path, name: str, seeds: int | None, without: list[str]) -> dict[str, str]:
     """The digests of a part, made by a checkout's own code.
 
     Raises:
@@ -301,6 +304,7 @@ def run_inside(checkout: Path, name: str, seeds: int | None) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="compare-checkouts-") as folder:
         command = [sys.executable, str(Path(__file__).resolve()), "--inside", name, folder]
         command += [] if seeds is None else ["--seeds", str(seeds)]
+        command += [word for column in without for word in ("--without", column)]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{checkout} could not run {name}:\n{done.stderr[-4000:]}")
@@ -320,8 +324,10 @@ def main() -> int:
     parser.add_argument("checkouts", nargs="*", type=Path, metavar="CHECKOUT", help="two folders: before and after")
     parser.add_argument("--only", action="append", choices=sorted(PARTS), help="a part; several times; default: all")
     parser.add_argument("--seeds", type=int, help="seeds of every statistical claim of `verify`; default: its own")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="a column or key to leave out")
     parser.add_argument("--inside", nargs=2, metavar=("PART", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    VARYING.update(given.without)
     if given.inside:
         inside(given.inside[0], Path(given.inside[1]), given.seeds)
         return 0
@@ -331,7 +337,7 @@ def main() -> int:
     different = 0
     for name in given.only or PARTS:
         try:
-            first, second = (run_inside(checkout, name, given.seeds) for checkout in (before, after))
+            first, second = (run_inside(checkout, name, given.seeds, given.without) for checkout in (before, after))
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 2
