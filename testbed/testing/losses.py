@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,18 @@ from testbed.errors import ConfigError
 from testbed.objectives import Objective
 from testbed.testing.probes import Probe
 
-__all__ = ["AnyLoss", "Evaluation", "Form", "NoGradientError", "evaluate", "judge_objective"]
+__all__ = [
+    "AnyLoss",
+    "Evaluation",
+    "Form",
+    "NoGradientError",
+    "asked_fields",
+    "call",
+    "close",
+    "evaluate",
+    "gradient_of",
+    "judge_objective",
+]
 
 AnyLoss = Callable[..., Any]
 """An `Objective`, or a function `(log_probs, old_log_probs, advantages, mask)` of tensors `(B, T)` that returns one
@@ -25,7 +36,15 @@ Form = Literal["token", "response"]
 """How a plain function is given its advantages: `(B, T)`, or `(B,)`."""
 
 _GIVEN = ("log_probs", "old_log_probs", "advantages", "mask")
-_OPTIONAL = ("entropies", "old_entropies", "old_kappas", "sampler_log_probs", "ref_log_probs")
+_OPTIONAL = (
+    "entropies",
+    "old_entropies",
+    "old_kappas",
+    "sampler_log_probs",
+    "ref_log_probs",
+    "token_count",
+    "sequence_count",
+)
 
 
 class NoGradientError(ConfigError):
@@ -48,14 +67,15 @@ class Evaluation:
 
     def disagreement(self, expected: Evaluation, rtol: float) -> str | None:
         """The first of gradient, token losses and loss that differs by more than `rtol` of its largest entry."""
-        if not _close(self.gradient, expected.gradient, rtol):
+        if not close(self.gradient, expected.gradient, rtol):
             return "gradient"
         if self.token_loss is not None and expected.token_loss is not None:
-            return None if _close(self.token_loss, expected.token_loss, rtol) else "token_loss"
-        return None if _close(self.loss, expected.loss, rtol) else "loss"
+            return None if close(self.token_loss, expected.token_loss, rtol) else "token_loss"
+        return None if close(self.loss, expected.loss, rtol) else "loss"
 
 
-def _close(first: Tensor, second: Tensor, rtol: float) -> bool:
+def close(first: Tensor, second: Tensor, rtol: float) -> bool:
+    """Whether two tensors differ by at most `rtol` of the second's largest entry."""
     scale = max(float(second.abs().max()), 1e-3)
     # Written so that NaN is a difference.
     return bool(((first - second).abs() <= rtol * scale).all())
@@ -71,27 +91,43 @@ def evaluate(loss: AnyLoss, probe: Probe, objective: Objective, form: Form = "to
     leaf = probe.leaf()
     if isinstance(loss, Objective):
         return judge_objective(loss, probe.batch(leaf), leaf)
-    fields = {**probe.fields, "log_probs": leaf}
-    if form == "response":
-        fields["advantages"] = fields["advantages"][:, 0]
-    with torch.enable_grad():
-        returned = loss(*(fields[name] for name in _GIVEN), **{name: fields[name] for name in _asked(loss)})
-    returned = _checked(returned, leaf)
+    # Copies, because a loss that writes to its inputs must not change what others are given.
+    copies = {name: value.clone() for name, value in probe.fields.items()}
+    returned = call(loss, {**copies, "log_probs": leaf}, form)
     if returned.dim() == 0:
-        return Evaluation(returned.detach(), _gradient(returned, leaf))
+        return Evaluation(returned.detach(), gradient_of(returned, leaf))
     kept = returned.where(probe.fields["mask"], 0)
     reduced = (kept * objective.reduction_weights(probe.batch(leaf.detach()))).sum()
-    return Evaluation(reduced.detach(), _gradient(reduced, leaf), kept.detach())
+    return Evaluation(reduced.detach(), gradient_of(reduced, leaf), kept.detach())
+
+
+def call(loss: Callable[..., Any], fields: Mapping[str, Tensor], form: Form) -> Tensor:
+    """What a function returns for these fields: token losses `(B, T)` or a single number; counts are made if absent.
+
+    Raises:
+        ConfigError: as `evaluate`.
+    """
+    mask = fields["mask"]
+    given = {"token_count": mask.sum(), "sequence_count": mask.any(-1).sum(), **fields}
+    if form == "response":
+        given["advantages"] = given["advantages"][:, 0]
+    with torch.enable_grad():
+        returned = loss(*(given[name] for name in _GIVEN), **{name: given[name] for name in asked_fields(loss)})
+    return _checked(returned, given["log_probs"])
 
 
 def judge_objective(objective: Objective, batch: TokenBatch, leaf: Tensor) -> Evaluation:
     """An objective on a batch, and the gradient for a leaf behind it."""
     output = objective(batch)
-    return Evaluation(output.loss.detach(), _gradient(output.loss, leaf), output.token_loss)
+    return Evaluation(output.loss.detach(), gradient_of(output.loss, leaf), output.token_loss)
 
 
-def _asked(loss: AnyLoss) -> list[str]:
-    """Names of the optional fields that a function asks for, after the four that every one is given."""
+def asked_fields(loss: AnyLoss) -> list[str]:
+    """Names of the optional fields that a function asks for, after the four that every one is given.
+
+    Raises:
+        ConfigError: it takes a parameter that no batch has.
+    """
     try:
         parameters = list(inspect.signature(loss).parameters.values())
     except (TypeError, ValueError):
@@ -125,7 +161,12 @@ def _checked(returned: Any, leaf: Tensor) -> Tensor:
     return returned
 
 
-def _gradient(loss: Tensor, leaf: Tensor) -> Tensor:
+def gradient_of(loss: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of a number for a leaf.
+
+    Raises:
+        NoGradientError: it does not depend on the leaf.
+    """
     found = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
     if found is None:
         raise NoGradientError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 
-__all__ = ["Probe", "probes"]
+__all__ = ["Probe", "make_probe", "probes"]
 
 _RATIOS = (1.05, 0.5, 1.9, 0.93, 1.24, 6.0, 12.0, 0.02, 1.0002)
 _OLD = 0.07
@@ -67,11 +67,11 @@ def probes() -> tuple[Probe, ...]:
 def _probes() -> Iterator[Probe]:
     for ratio in _RATIOS:
         for advantage in (1.0, -0.7):
-            yield _probe([[ratio]], [[advantage]], [[True]])
+            yield make_probe([[ratio]], [[advantage]], [[True]])
     for advantage in (1.0, -1.0):
-        yield _probe([[1.9, 0.6]], [[advantage] * 2], [[True, True]])
-    yield _probe([[1.05, 0.98], [1.03, 1.5]], [[1.0] * 2, [-0.6] * 2], [[True, True], [True, False]])
-    yield _probe(
+        yield make_probe([[1.9, 0.6]], [[advantage] * 2], [[True, True]])
+    yield make_probe([[1.05, 0.98], [1.03, 1.5]], [[1.0] * 2, [-0.6] * 2], [[True, True], [True, False]])
+    yield make_probe(
         [[1.05, 0.6, 1.4, 0.97], [1.3, 0.7, 3.0, 2.0], [1.1, 1.0, 9.0, 9.0]],
         [[1.2] * 4, [-0.8] * 4, [-0.3] * 4],
         [[True] * 4, [True, True, False, False], [True, False, False, False]],
@@ -82,10 +82,17 @@ def _probes() -> Iterator[Probe]:
         rewards = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
         advantages = ((rewards - rewards.mean()) / rewards.std()).expand(rows, width)
         lengths = torch.tensor([width, 1, 4, 2, 5, 3, width, 2])[:rows, None]
-        yield _probe(ratios.tolist(), advantages.tolist(), (torch.arange(width) < lengths).tolist())
+        yield make_probe(ratios.tolist(), advantages.tolist(), (torch.arange(width) < lengths).tolist())
 
 
-def _probe(ratios: list[list[float]], advantages: list[list[float]], mask: list[list[bool]]) -> Probe:
+def make_probe(ratios: list[list[float]], advantages: list[list[float]], mask: list[list[bool]]) -> Probe:
+    """A probe of these ratios, with the optional fields of a batch.
+
+    Args:
+        ratios: p/q, `(B, T)`.
+        advantages: `(B, T)`.
+        mask: `(B, T)`.
+    """
     ratio = torch.tensor(ratios, dtype=torch.float64)
     place = torch.arange(ratio.numel(), dtype=torch.float64).view_as(ratio)
     old = torch.full_like(ratio, _OLD).log() - 0.1 * (place % 3)
