@@ -19,13 +19,14 @@ from testbed.rollout import PolicyView, Rollout
 
 __all__ = ["TokenBatch"]
 
-_OPTIONAL = ("entropies", "old_entropies", "old_kappas", "sampler_log_probs", "ref_log_probs")
+_OPTIONAL = ("entropies", "old_entropies", "kappas", "old_kappas", "sampler_log_probs", "ref_log_probs")
 """Fields with a number per token that may be absent."""
 _OF_TOKENS = ("log_probs", "old_log_probs", "advantages", *_OPTIONAL)
 _OF_STEP = ("groups", "token_count", "sequence_count")
 """Fields that have no number per token."""
-_OF_POLICY = ("log_probs", "entropies")
-"""Fields that an inner loop changes, and the only ones that are differentiated."""
+_OF_POLICY = ("log_probs", "entropies", "kappas")
+"""Fields that an inner loop changes."""
+_DIFFERENTIATED = ("log_probs", "entropies")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,8 @@ class TokenBatch:
     """float `(..., B, T)`, nats: full-vocabulary entropy of the current policy at the position."""
     old_entropies: Tensor | None = None
     """float `(..., B, T)`, nats: the same when the token was sampled."""
+    kappas: Tensor | None = None
+    """float `(..., B, T)`: κ = Σ_v p_v²(H + log p_v) over the vocabulary under the current policy; a constant."""
     old_kappas: Tensor | None = None
     """float `(..., B, T)`: κ = Σ_v q_v²(H_old + log q_v) over the vocabulary when the token was sampled."""
     sampler_log_probs: Tensor | None = None
@@ -238,14 +241,19 @@ class TokenBatch:
         self.rollout.prepare()
         return self
 
-    def with_current(self, log_probs: Tensor, entropies: Tensor | None = None) -> TokenBatch:
+    def with_current(
+        self, log_probs: Tensor, entropies: Tensor | None = None, kappas: Tensor | None = None
+    ) -> TokenBatch:
         """The same sampled tokens under another current policy, without validating again.
 
-        This is what an inner training loop changes; the caller vouches for shape and dtype.
+        This is what an inner training loop changes; the caller vouches for shape and dtype. What is not given stays.
         """
         rollout = self.rollout
         mask = rollout.mask
-        policy: dict[str, Any] = {"entropies": self.entropies if entropies is None else mask.keep(entropies)}
+        policy: dict[str, Any] = {
+            "entropies": self.entropies if entropies is None else mask.keep(entropies),
+            "kappas": self.kappas if kappas is None else mask.keep(kappas),
+        }
         if mask.has_padding and not torch.compiler.is_compiling():
             policy["_view"] = PolicyView(rollout, log_probs, masked=False, keeps=False)
         else:
@@ -259,10 +267,11 @@ class TokenBatch:
         their graph: it serves one backward pass, so take a new one for the next.
         """
         rollout = self.rollout.trimmed
-        entropies = self.entropies
-        if entropies is not None and rollout is not self.rollout:
-            entropies = entropies[..., : rollout.mask.tokens.shape[-1]]
-        return self._under(rollout, {"entropies": entropies, "_view": self._view.trimmed()})
+        of_policy = {"entropies": self.entropies, "kappas": self.kappas}
+        if rollout is not self.rollout:
+            width = rollout.mask.tokens.shape[-1]
+            of_policy = {name: None if value is None else value[..., :width] for name, value in of_policy.items()}
+        return self._under(rollout, {**of_policy, "_view": self._view.trimmed()})
 
     # -- validation ------------------------------------------------------------------------------------------
 
@@ -327,7 +336,7 @@ def _checked(name: str, value: Any, mask: ResponseMask) -> Tensor:
             "Are the tokens shifted by one, or the prompt still attached?"
         )
     value = _widened(value)
-    if name not in _OF_POLICY:
+    if name not in _DIFFERENTIATED:
         value = value.detach()
     kept = mask.keep(value)
     # One infinity or NaN makes a sum infinite or NaN. Finite numbers can overflow it, hence the second look.

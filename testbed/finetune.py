@@ -5,8 +5,8 @@
 A run is a folder. `configuration.yaml` is what was asked for, `log.jsonl` has one row of metrics a step under the names
 of `testbed.diagnostics`, `evaluation.json` how often the model was right before and after with intervals,
 `samples.jsonl` its answers, `threads.json` how many threads were chosen, `start/` the model reinforcement learning
-began with, `checkpoints/` where it can be resumed, `model/` the result. On the CPU a resumed run continues with the
-same numbers.
+began with, `checkpoints/` where it can be resumed, `model/` the result, `record/` with `record: true` every update
+token by token. On the CPU a resumed run continues with the same numbers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective
 from testbed.output import missing_as_null
 from testbed.reading import read_json
+from testbed.records import check_thinning
 from testbed.simulation.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ CONFIGURATION_FILE, LOG_FILE, EVALUATION_FILE, SAMPLES_FILE = (
     "samples.jsonl",
 )
 THREADS_FILE = "threads.json"
-START_FOLDER, CHECKPOINT_FOLDER, MODEL_FOLDER = "start", "checkpoints", "model"
+START_FOLDER, CHECKPOINT_FOLDER, MODEL_FOLDER, RECORD_FOLDER = "start", "checkpoints", "model", "record"
 
 # TRL's and the trainer's names for what has a name here; several of TRL's numbers are logged twice otherwise.
 _RENAMED = {"grad_norm": "gradient/norm"}
@@ -157,6 +158,12 @@ class FinetuneSettings:
     """L_cache of the soft overlong punishment; None: no punishment."""
     routing_replay: bool = False
     """Whether a mixture of experts replays the old policy's choice of experts."""
+    record: bool = False
+    """Whether every update is written down token by token in `record/`, for `testbed replay`."""
+    record_every: int = 1
+    """Of the record: only rollouts whose number is a multiple of it."""
+    record_share: float = 1.0
+    """Of the record: about this share of the prompts of each rollout, in (0, 1]."""
     lora: Mapping[str, Any] | None = None
     """Fields of peft's LoraConfig; None: all weights are trained."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -170,6 +177,7 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         make_objective(self.objective)
+        check_thinning(self.record_every, self.record_share)
         reserved = sorted({"output_dir", "seed", "use_cpu"} & set(self.trainer))
         if reserved:
             raise ConfigError(
@@ -501,6 +509,10 @@ class _Run:
         self.done = number_of(self.checkpoint) if self.checkpoint else 0
         if self.processes.is_main_process:
             _keep_rows(self.folder / LOG_FILE, self.done)
+            if self.checkpoint is None:
+                # A run that died before its first checkpoint is trained from the beginning.
+                shutil.rmtree(self.folder / RECORD_FOLDER, ignore_errors=True)
+        self.processes.wait_for_everyone()
         if resume:
             self.say(f"resuming after step {self.done} of {self.steps}")
         self.trainer = self._trainer() if self.done < self.steps else None
@@ -535,6 +547,9 @@ class _Run:
             dynamic_sampling=self.settings.dynamic_sampling,
             overlong_cache=self.settings.overlong_cache,
             routing_replay=self.settings.routing_replay,
+            record=self.folder / RECORD_FOLDER if self.settings.record else None,
+            record_every=self.settings.record_every,
+            record_share=self.settings.record_share,
             peft_config=peft,
         )
         _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)

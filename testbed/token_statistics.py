@@ -8,6 +8,9 @@ and never hold more logits than a tile of some rows and some columns; see `token
 
     ∂L/∂z = ( g·onehot - p·(g + g_H·(log p + H)) ) / τ
 
+Where it is asked for, the same pass gives κ = Σ p²(log p + H): what a first-order change of entropy needs beside log p
+and H of the sampled token, a constant without a gradient.
+
 Entropies are taken in the shifted form H = log Z - Σ e·(z - m)/Z with e = exp(z - m), m = max z and Z = Σ e: all its
 terms are small where the distribution is sharp, which `logsumexp - Σ p·z` cannot say of its own.
 """
@@ -16,7 +19,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -26,7 +30,7 @@ from testbed import token_statistics_gpu as gpu
 from testbed import token_statistics_torch as plain
 from testbed.errors import BatchError, ConfigError
 
-__all__ = ["TokenStatistics", "token_statistics", "token_statistics_from_hidden"]
+__all__ = ["TokenStatistics", "TokenStatisticsWithKappas", "token_statistics", "token_statistics_from_hidden"]
 
 
 class TokenStatistics(NamedTuple):
@@ -41,6 +45,21 @@ class TokenStatistics(NamedTuple):
     entropies: Tensor
 
 
+class TokenStatisticsWithKappas(NamedTuple):
+    """What `token_statistics` returns where κ is wanted as well.
+
+    Attributes:
+        log_probs: `(...)`, natural log-probability of the token.
+        entropies: `(...)`, nats, entropy of the whole distribution at the position.
+        kappas: `(...)`, κ = Σ_v p_v²(log p_v + H), nats; a constant.
+    """
+
+    log_probs: Tensor
+    entropies: Tensor
+    kappas: Tensor
+
+
+@overload
 def token_statistics(
     logits: Tensor,
     tokens: Tensor,
@@ -48,7 +67,31 @@ def token_statistics(
     *,
     overwrite_logits: bool | None = None,
     check: bool = True,
-) -> TokenStatistics:
+    with_kappas: Literal[False] = False,
+) -> TokenStatistics: ...
+
+
+@overload
+def token_statistics(
+    logits: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    overwrite_logits: bool | None = None,
+    check: bool = True,
+    with_kappas: Literal[True],
+) -> TokenStatisticsWithKappas: ...
+
+
+def token_statistics(
+    logits: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    overwrite_logits: bool | None = None,
+    check: bool = True,
+    with_kappas: bool = False,
+) -> TokenStatistics | TokenStatisticsWithKappas:
     """Log p(token) and H(p) of p = softmax(z/τ), both differentiable in the logits.
 
     Half-precision logits are widened to float32 block by block; the results are then float32 and the gradient has the
@@ -66,6 +109,7 @@ def token_statistics(
         check: False: rows of logits that are no distribution give NaN instead of an error, for a trainer that must
             stay in step with others and refuse the update later. On a CUDA device so do tokens outside the vocabulary,
             and nothing waits for the device.
+        with_kappas: whether the result has κ, for one more sum over the vocabulary.
 
     Raises:
         BatchError: shapes differ, a token is outside the vocabulary, or a row of logits holds NaN, +infinity or nothing
@@ -87,10 +131,36 @@ def token_statistics(
         logits = logits.contiguous()
     if logits.is_leaf or 0 in logits.stride():
         overwrite_logits = False
-    results = _FromLogits.apply(logits, tokens.reshape(-1), temperature, overwrite_logits)  # type: ignore[no-untyped-call]
+    results = _FromLogits.apply(logits, tokens.reshape(-1), temperature, overwrite_logits, with_kappas)  # type: ignore[no-untyped-call]
     if check:
         _check_results(results[0], tokens, logits.shape[-1])
-    return TokenStatistics(*(result.view(tokens.shape) for result in results))
+    return _named(results, tokens.shape, with_kappas)
+
+
+@overload
+def token_statistics_from_hidden(
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    check: bool = True,
+    with_kappas: Literal[False] = False,
+) -> TokenStatistics: ...
+
+
+@overload
+def token_statistics_from_hidden(
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    check: bool = True,
+    with_kappas: Literal[True],
+) -> TokenStatisticsWithKappas: ...
 
 
 def token_statistics_from_hidden(
@@ -101,7 +171,8 @@ def token_statistics_from_hidden(
     *,
     bias: Tensor | None = None,
     check: bool = True,
-) -> TokenStatistics:
+    with_kappas: bool = False,
+) -> TokenStatistics | TokenStatisticsWithKappas:
     """`token_statistics` of z = h·Wᵀ + b, without ever holding more than a tile of the logits.
 
     Differentiable in the hidden states, the weight and the bias. The backward pass multiplies once more instead of
@@ -115,6 +186,7 @@ def token_statistics_from_hidden(
         temperature: τ > 0, what the logits are divided by.
         bias: b, float `(V,)`.
         check: as in `token_statistics`.
+        with_kappas: as in `token_statistics`.
 
     Raises:
         BatchError: as `token_statistics`; NaN in a hidden state or a weight shows up as NaN in the logits.
@@ -135,31 +207,48 @@ def token_statistics_from_hidden(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         results = _FromHidden.apply(  # type: ignore[no-untyped-call]
-            hidden.reshape(-1, hidden.shape[-1]), lm_head_weight, bias, tokens.reshape(-1), temperature, dtype
+            hidden.reshape(-1, hidden.shape[-1]),
+            lm_head_weight,
+            bias,
+            tokens.reshape(-1),
+            temperature,
+            dtype,
+            with_kappas,
         )
     if check:
         _check_results(results[0], tokens, lm_head_weight.shape[0])
-    return TokenStatistics(*(result.view(tokens.shape) for result in results))
+    return _named(results, tokens.shape, with_kappas)
+
+
+def _named(
+    results: tuple[Tensor, Tensor, Tensor | None], shape: torch.Size, with_kappas: bool
+) -> TokenStatistics | TokenStatisticsWithKappas:
+    viewed = [result.view(shape) for result in results if result is not None]
+    return TokenStatisticsWithKappas(*viewed) if with_kappas else TokenStatistics(*viewed)
 
 
 class _FromLogits(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, overwrite: bool | None
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, overwrite: bool | None, with_kappas: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         read = gpu.read if gpu.usable(logits) else plain.read
-        parts = [read(matrix, tokens[rows], temperature) for matrix, rows in _matrices(logits)]
-        log_probs, *kept = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        parts = [read(matrix, tokens[rows], temperature, with_kappas) for matrix, rows in _matrices(logits)]
+        log_probs, *kept = _joined([saved for saved, _ in parts])
+        kappas = _joined([[value] for _, value in parts if value is not None])
         ctx.save_for_backward(logits, tokens, *kept)
         ctx.temperature, ctx.overwrite = temperature, overwrite
         ctx.set_materialize_grads(False)
-        return log_probs, kept[0]
+        ctx.mark_non_differentiable(*kappas)
+        return log_probs, kept[0], kappas[0] if kappas else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+    def backward(
+        ctx: Any, g: Tensor | None, g_entropy: Tensor | None, _: None
+    ) -> tuple[Tensor | None, None, None, None, None]:
         if g is None and g_entropy is None:
-            return None, None, None, None
+            return None, None, None, None, None
         overwrite = _nobody_else_reads(ctx) if ctx.overwrite is None else ctx.overwrite
         logits, tokens, *kept = ctx.saved_tensors
         # Through .data, the logits' version stays as it was and nobody would notice; through detach() autograd does.
@@ -169,7 +258,7 @@ class _FromLogits(torch.autograd.Function):
             out = matrix if overwrite else gradient.view(-1, logits.shape[-1])[rows]
             slopes = None if g is None else g[rows], None if g_entropy is None else g_entropy[rows]
             write(matrix, tokens[rows], ctx.temperature, [value[rows] for value in kept], slopes, out)
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 class _FromHidden(torch.autograd.Function):
@@ -182,30 +271,38 @@ class _FromHidden(torch.autograd.Function):
         tokens: Tensor,
         temperature: float,
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
+        with_kappas: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         given = hidden, weight, bias
         read = gpu.read_from_hidden if _by_kernels(hidden, dtype) else plain.read_from_hidden
-        log_probs, *kept = read(*given, tokens, temperature, dtype)
+        (log_probs, *kept), kappas = read(*given, tokens, temperature, dtype, with_kappas)
         ctx.save_for_backward(*given, tokens, *kept)
         ctx.temperature, ctx.dtype = temperature, dtype
         ctx.set_materialize_grads(False)
-        return log_probs, kept[0]
+        if kappas is not None:
+            ctx.mark_non_differentiable(kappas)
+        return log_probs, kept[0], kappas
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor | None, g_entropy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if g is None and g_entropy is None:
-            return None, None, None, None, None, None
+            return None, None, None, None, None, None, None
         hidden, weight, bias, tokens, *kept = ctx.saved_tensors
         write = gpu.gradients_from_hidden if _by_kernels(hidden, ctx.dtype) else plain.gradients_from_hidden
         known = tokens, ctx.temperature, ctx.dtype, kept
         with torch.autocast(hidden.device.type, enabled=False):
             gradients = write(hidden, weight, bias, *known, (g, g_entropy), ctx.needs_input_grad[:3])
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
 def _by_kernels(hidden: Tensor, dtype: torch.dtype) -> bool:
     return gpu.usable(hidden) and dtype != torch.float64
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The tensors of all parts, each of all rows; nothing of nothing."""
+    return list(parts[0]) if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 def _matrices(values: Tensor, start: int = 0) -> list[tuple[Tensor, slice]]:

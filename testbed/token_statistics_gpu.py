@@ -5,10 +5,14 @@ folds every tile into three running numbers per token,
 
     m = max z,    S = Σ e^((z - m)/τ),    W = Σ ((z - m)/τ)·e^((z - m)/τ),
 
-from which log p = (z_token - m)/τ - log S and H = log S - W/S; a new maximum rescales S and W. The backward pass makes
-the tile again, overwrites it with ∂L/∂z and multiplies twice. It goes through the vocabulary on the outside and the
-tokens on the inside, so that each row of the weight's gradient is finished before the next is begun: no second copy of
-it, in single precision, is ever held.
+from which log p = (z_token - m)/τ - log S and H = log S - W/S; a new maximum rescales S and W. Where κ is
+asked for, two more are folded, with e = e^((z - m)/τ):
+
+    Q = Σ e²,    V = Σ e²·(z - m)/τ,    κ = (V - (W/S)·Q) / S².
+
+The backward pass makes the tile again, overwrites it with ∂L/∂z and multiplies twice. It goes through the vocabulary on
+the outside and the tokens on the inside, so that each row of the weight's gradient is finished before the next is
+begun: no second copy of it, in single precision, is ever held.
 
 Triton comes with PyTorch's CUDA builds for Linux; where it is missing, `usable` says so.
 """
@@ -59,11 +63,11 @@ def usable(values: Tensor) -> bool:
     return triton is not None and values.device.type == "cuda" and values.dtype in (*_HALF, torch.float32)
 
 
-def read(logits: Tensor, tokens: Tensor, temperature: float) -> Saved:
+def read(logits: Tensor, tokens: Tensor, temperature: float, with_kappas: bool) -> tuple[Saved, Tensor | None]:
     """One pass over logits `(N, V)` whose rows are contiguous; a token outside the vocabulary has log p = NaN."""
-    running = _Running(tokens, temperature)
+    running = _Running(tokens, temperature, with_kappas)
     running.fold(logits, 0, 0)
-    return running.saved()
+    return running.saved(), running.kappas()
 
 
 def write_gradient(
@@ -110,10 +114,16 @@ def write_gradient(
 
 
 def read_from_hidden(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, dtype: torch.dtype
-) -> Saved:
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tokens: Tensor,
+    temperature: float,
+    dtype: torch.dtype,
+    with_kappas: bool,
+) -> tuple[Saved, Tensor | None]:
     """`read` of h·Wᵀ + b, taken in `dtype`, a tile at a time."""
-    running = _Running(tokens, temperature)
+    running = _Running(tokens, temperature, with_kappas)
     states = hidden.to(dtype)
     memory = _TileMemory(states, weight)
     for columns in _spans(len(weight), memory.columns):
@@ -121,7 +131,7 @@ def read_from_hidden(
             tile = memory.tile(rows, columns)
             _fill(tile, states[rows], weight[columns], None if bias is None else bias[columns])
             running.fold(tile, rows.start, columns.start)
-    return running.saved()
+    return running.saved(), running.kappas()
 
 
 def gradients_from_hidden(
@@ -171,13 +181,13 @@ def gradients_from_hidden(
 
 
 class _Running:
-    """m, S, W and the token's logit of every row, over the tiles seen so far."""
+    """m, S, W and the token's logit of every row, over the tiles seen so far; Q and V where κ is wanted."""
 
-    def __init__(self, tokens: Tensor, temperature: float) -> None:
-        self.tokens, self.temperature = tokens, temperature
+    def __init__(self, tokens: Tensor, temperature: float, with_kappas: bool) -> None:
+        self.tokens, self.temperature, self.with_kappas = tokens, temperature, with_kappas
         self.numbers = [
             torch.full(tokens.shape, value, dtype=torch.float32, device=tokens.device)
-            for value in (_LOWEST, 0.0, 0.0, torch.nan)
+            for value in (_LOWEST, 0.0, 0.0, torch.nan, *((0.0, 0.0) if with_kappas else ()))
         ]
 
     def fold(self, tile: Tensor, first_row: int, first_column: int) -> None:
@@ -190,10 +200,13 @@ class _Running:
                 tile.stride(0),
                 self.tokens,
                 *self.numbers,
+                # Nothing is read or written through these where κ is not wanted.
+                *(() if self.with_kappas else self.numbers[:2]),
                 first_row,
                 first_column,
                 tile.shape[1],
                 1 / self.temperature,
+                HAS_KAPPAS=self.with_kappas,
                 LOWEST=_LOWEST,
                 FLOOR=_FLOOR,
                 GROUPS=_READ_GROUPS,
@@ -202,9 +215,15 @@ class _Running:
             )
 
     def saved(self) -> Saved:
-        maxima, sums, weighted, chosen = self.numbers
+        maxima, sums, weighted, chosen = self.numbers[:4]
         log_sums = sums.log()
         return (chosen - maxima) / self.temperature - log_sums, log_sums - weighted / sums, maxima, log_sums
+
+    def kappas(self) -> Tensor | None:
+        if not self.with_kappas:
+            return None
+        _, sums, weighted, _, squares, weighted_squares = self.numbers
+        return (weighted_squares - weighted / sums * squares) / sums.square()
 
 
 class _TileMemory:
@@ -272,18 +291,21 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     sums,
     weighted,
     chosen,
+    squares,
+    weighted_squares,
     first_row,
     first,
     columns,
     scale,
+    HAS_KAPPAS: tl.constexpr,
     LOWEST: tl.constexpr,
     FLOOR: tl.constexpr,
     GROUPS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One program per row of a tile: its part of m, S, W, merged with what is known.
+    """One program per row of a tile: its part of m, S, W and where wanted Q, V, merged with what is known.
 
-    Every group of columns keeps an m, S, W of its own; groups meet only after the last column.
+    Every group of columns keeps numbers of its own; groups meet only after the last column.
     """
     start_of_row = logits + tl.program_id(0).to(tl.int64) * row_stride
     row = first_row + tl.program_id(0)
@@ -294,6 +316,8 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     m = tl.full((GROUPS,), LOWEST, tl.float32)
     total = tl.zeros((GROUPS,), tl.float32)
     mean = tl.zeros((GROUPS,), tl.float32)
+    square = tl.zeros((GROUPS,), tl.float32)
+    square_mean = tl.zeros((GROUPS,), tl.float32)
     for start in range(0, columns, GROUPS * GROUP):
         offsets = start + inside
         z = tl.load(start_of_row + offsets, mask=offsets < columns, other=-float("inf")).to(tl.float32)
@@ -305,6 +329,10 @@ def _read_kernel(  # type: ignore[no-untyped-def]
         e = tl.exp(shifted)
         mean = (mean + fall * total) * shrink + tl.sum(e * tl.maximum(shifted, FLOOR), axis=1)
         total = total * shrink + tl.sum(e, axis=1)
+        if HAS_KAPPAS:
+            of_squares = tl.sum(e * e * tl.maximum(shifted, FLOOR), axis=1)
+            square_mean = (square_mean + fall * square) * shrink * shrink + of_squares
+            square = square * shrink * shrink + tl.sum(e * e, axis=1)
         m = top
     known_m = tl.load(maxima + row)
     known_total = tl.load(sums + row)
@@ -317,6 +345,14 @@ def _read_kernel(  # type: ignore[no-untyped-def]
     tl.store(maxima + row, top)
     tl.store(sums + row, tl.sum(total * shrink, axis=0) + known_total * known_shrink)
     tl.store(weighted + row, tl.sum((mean + fall * total) * shrink, axis=0) + known_mean)
+    if HAS_KAPPAS:
+        known_square = tl.load(squares + row)
+        known_shrink *= known_shrink
+        shrink *= shrink
+        known_square_mean = (tl.load(weighted_squares + row) + known_fall * known_square) * known_shrink
+        own_square_mean = tl.sum((square_mean + fall * square) * shrink, axis=0)
+        tl.store(squares + row, tl.sum(square * shrink, axis=0) + known_square * known_shrink)
+        tl.store(weighted_squares + row, own_square_mean + known_square_mean)
 
 
 @_kernel

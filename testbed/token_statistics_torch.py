@@ -6,9 +6,14 @@ token,
 
     m = max z,    S = Σ e^((z - m)/τ),    W = Σ ((z - m)/τ)·e^((z - m)/τ),
 
-from which log p = (z_token - m)/τ - log S and H = log S - W/S; a new maximum rescales S and W. The backward pass makes
-the tile again and turns it into ∂L/∂z. It goes through the vocabulary on the outside and the tokens on the inside, so
-that each row of the weight's gradient is finished before the next is begun and is summed while it is in the cache.
+from which log p = (z_token - m)/τ - log S and H = log S - W/S; a new maximum rescales S and W. Where κ is
+asked for, two more are folded, with e = e^((z - m)/τ):
+
+    Q = Σ e²,    V = Σ e²·(z - m)/τ,    κ = (V - (W/S)·Q) / S².
+
+The backward pass makes the tile again and turns it into ∂L/∂z. It goes through the vocabulary on the outside and the
+tokens on the inside, so that each row of the weight's gradient is finished before the next is begun and is summed while
+it is in the cache.
 
 On a processor the four matrix products, and packing their factors, take three quarters of the time.
 """
@@ -43,15 +48,20 @@ Saved = tuple[Tensor, Tensor, Tensor, Tensor]
 """log p of the token, H, m and log S of every row, `(N,)`, in float32 at least."""
 
 
-def read(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log p of the token, H and log S of every row of logits `(N, V)`; the maximum is found again faster than kept."""
-    running = _Running(tokens, temperature, _wide(logits.dtype))
+def read(
+    logits: Tensor, tokens: Tensor, temperature: float, with_kappas: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+    """Log p of the token, H and log S of every row of logits `(N, V)`, and κ if wanted.
+
+    The maximum is found again faster than kept.
+    """
+    running = _Running(tokens, temperature, _wide(logits.dtype), with_kappas)
     rows = _rows(logits, logits.shape[-1])
     buffers = _buffers(logits, rows * logits.shape[-1])
     for block in _spans(len(logits), rows):
         running.fold(logits[block], block, 0, buffers)
     log_probs, entropies, _, log_sums = running.saved()
-    return log_probs, entropies, log_sums
+    return (log_probs, entropies, log_sums), running.kappas()
 
 
 def write_gradient(
@@ -68,18 +78,24 @@ def write_gradient(
 
 
 def read_from_hidden(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, dtype: torch.dtype
-) -> Saved:
-    """Log p of the token, H, m and log S of every row of h·Wᵀ + b, a product taken in `dtype`."""
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tokens: Tensor,
+    temperature: float,
+    dtype: torch.dtype,
+    with_kappas: bool,
+) -> tuple[Saved, Tensor | None]:
+    """Log p of the token, H, m and log S of every row of h·Wᵀ + b, a product taken in `dtype`; and κ if wanted."""
     states = hidden.to(dtype)
-    running = _Running(tokens, temperature, _wide(dtype))
+    running = _Running(tokens, temperature, _wide(dtype), with_kappas)
     rows, columns = _tile(states, weight)
     buffers = _buffers(states, rows * columns)
     for part in _spans(len(weight), columns):
         head = _head(weight, bias, part, dtype)
         for block in _spans(len(states), rows):
             running.fold(_project(states[block], *head), block, part.start, buffers)
-    return running.saved()
+    return running.saved(), running.kappas()
 
 
 def gradients_from_hidden(
@@ -126,13 +142,14 @@ def gradients_from_hidden(
 
 
 class _Running:
-    """m, S, W and the token's logit of every row, over the tiles seen so far."""
+    """m, S, W and the token's logit of every row, over the tiles seen so far; Q and V where κ is wanted."""
 
-    def __init__(self, tokens: Tensor, temperature: float, dtype: torch.dtype) -> None:
-        self.tokens, self.temperature = tokens, temperature
+    def __init__(self, tokens: Tensor, temperature: float, dtype: torch.dtype, with_kappas: bool) -> None:
+        self.tokens, self.temperature, self.with_kappas = tokens, temperature, with_kappas
         self.maxima, self.sums, self.weighted, self.chosen = (
             torch.full(tokens.shape, value, dtype=dtype, device=tokens.device) for value in (_LOWEST, 0.0, 0.0, 0.0)
         )
+        self.squares, self.weighted_squares = self.sums.new_zeros(2, len(tokens) if with_kappas else 0)
 
     def fold(self, tile: Tensor, rows: slice, first_column: int, buffers: Tensor) -> None:
         """Take in a tile of logits of these rows, its column 0 the given one."""
@@ -148,13 +165,24 @@ class _Running:
         shrink = fall.exp()
         weighted.addcmul_(sums, fall).mul_(shrink)
         sums.mul_(shrink).add_(e.sum(-1))
-        weighted.add_(e.mul_(z).sum(-1))
+        weighted.add_(z.mul_(e).sum(-1))
+        if self.with_kappas:
+            squares, weighted_squares = self.squares[rows], self.weighted_squares[rows]
+            shrink.square_()
+            weighted_squares.addcmul_(squares, fall).mul_(shrink).add_(z.mul_(e).sum(-1))
+            squares.mul_(shrink).add_(e.square_().sum(-1))
         before.copy_(maxima)
 
     def saved(self) -> Saved:
         log_sums = self.sums.log()
         log_probs = (self.chosen - self.maxima) / self.temperature - log_sums
         return log_probs, log_sums - self.weighted / self.sums, self.maxima, log_sums
+
+    def kappas(self) -> Tensor | None:
+        if not self.with_kappas:
+            return None
+        kappas: Tensor = (self.weighted_squares - self.weighted / self.sums * self.squares) / self.sums.square()
+        return kappas
 
 
 def _gradient(

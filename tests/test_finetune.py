@@ -34,6 +34,7 @@ from testbed.finetune import (
     run_finetune,
 )
 from testbed.objectives import make_objective
+from testbed.records import read_record
 from tests.extras import needs
 
 SMALL: dict[str, Any] = {
@@ -109,6 +110,8 @@ def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"trainer": {"max_steps": 1, "use_cpu": True}}, "trainer sets use_cpu"),
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
         ({"evaluation": {"samples": 0}}, "samples=0"),
+        ({"record": "yes"}, "record is 'yes'; expected bool"),
+        ({"record_share": 1.5}, r"share is 1\.5; expected a share of the prompts in \(0, 1\]"),
     ],
 )
 def test_rejects_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -177,7 +180,7 @@ def test_log_rows_carry_one_name_a_metric() -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     needs("trl")
     folder = tmp_path_factory.mktemp("whole")
-    run_finetune(written(folder), out=folder / "run")
+    run_finetune(written(folder, record=True), out=folder / "run")
     return folder
 
 
@@ -191,11 +194,19 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
         "evaluation.json",
         "log.jsonl",
         "model",
+        "record",
         "samples.jsonl",
         "start",
     }
+    assert {"kappas", "old_entropies"} <= set(read_record(run / "record").columns)
+    updates = list(read_record(run / "record").updates())
     log = finetune.read_log(run / "log.jsonl")
     assert [row["step"] for row in log] == [1, 2, 3, 4]
+    objective = make_objective(read_record(run / "record").objective)
+    # The loss is a mean over tokens with advantages of order one.
+    assert [objective(update.batch()).loss.item() for update in updates] == pytest.approx(
+        [row["loss"] for row in log], rel=1e-6, abs=1e-7
+    )
     assert {"loss", "gradient/norm", "ratio/mean", "clip/fraction", "entropy/mean", "update/refused"} <= set(log[0])
     assert not {"grad_norm", "clip_ratio/high_mean", "reward"} & set(log[0])
     evaluation = json.loads((run / "evaluation.json").read_text())
@@ -230,6 +241,9 @@ def test_a_resumed_run_is_the_run(whole: Path, tmp_path: Path, checkpoint: int) 
     for phase in ("before", "after"):
         assert result.evaluation[phase] == evaluation[phase]
     assert result.evaluation["difference"] == evaluation["difference"]
+    updates = [(update.step, update.update) for update in read_record(interrupted / "record").updates()]
+    assert updates == sorted(set(updates))
+    assert len(updates) == 4
 
 
 # -- killed while it saved -------------------------------------------------------------------------------------------

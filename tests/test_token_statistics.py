@@ -62,6 +62,54 @@ def test_temperature_by_hand() -> None:
     torch.testing.assert_close(log_probs.item(), math.log(0.75), rtol=1e-12, atol=0)
 
 
+def reference_kappas(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Σ p²(log p + H) in double precision; a token that cannot be drawn has no part in it."""
+    log_p = (logits.double() / temperature).log_softmax(-1)
+    known = log_p.masked_fill(log_p.isneginf(), 0)
+    entropies = -(log_p.exp() * known).sum(-1, keepdim=True)
+    return (log_p.exp().square() * (known + entropies)).sum(-1)
+
+
+def test_kappas_by_hand() -> None:
+    # p = 1/2, 1/4, 1/4, H = 1.5·log 2: κ = ¼(-1 + 1.5)·log 2 + 2·(1/16)(-2 + 1.5)·log 2 = log 2/16.
+    logits = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log() - 3
+    statistics = token_statistics(logits, torch.tensor([1]), with_kappas=True)
+    torch.testing.assert_close(statistics.kappas.item(), math.log(2) / 16, rtol=1e-12, atol=0)
+    assert [name for name in token_statistics(logits, torch.tensor([1]))._fields] == ["log_probs", "entropies"]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 12.0])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_kappas_within_two_millionths_of_float64(scale: float, hidden: bool) -> None:
+    logits = (scale * draw(40, VOCABULARY)).float()
+    logits[3, 5:80] = -math.inf
+    logits[4] = 0  # Uniform: log p + H is 0 everywhere, and so is κ.
+    tokens = sample_tokens(40)
+    # Row i of the identity times the weight is row i of the logits, which no product rounds.
+    through = token_statistics_from_hidden(
+        torch.eye(40), torch.where(logits.isinf(), 0.0, logits).T, tokens, 0.7, with_kappas=True
+    )
+    kappas = through.kappas if hidden else token_statistics(logits, tokens, 0.7, with_kappas=True).kappas
+    expected = reference_kappas(torch.where(logits.isinf(), 0.0, logits) if hidden else logits, 0.7)
+    torch.testing.assert_close(kappas.double(), expected, rtol=0, atol=2e-6)
+    assert scale < 1 or expected.max() > 0.1
+    assert abs(kappas[4].item()) < 1e-8
+
+
+def test_kappas_are_constants_and_change_nothing_else() -> None:
+    logits, tokens = draw(3, 4, VOCABULARY).requires_grad_(), sample_tokens(3, 4)
+    shown = logits[:, :-1]
+    results = []
+    for with_kappas in (False, True):
+        statistics = token_statistics(shown, tokens[:, :-1], with_kappas=with_kappas)
+        gradient = torch.autograd.grad(mixed_loss(statistics.log_probs, statistics.entropies), logits)[0]
+        results.append((statistics.log_probs, statistics.entropies, gradient))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    kappas = token_statistics(shown, tokens[:, :-1], with_kappas=True).kappas
+    assert not kappas.requires_grad
+    torch.testing.assert_close(kappas, reference_kappas(shown.detach()), rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_gradients_pass_gradcheck(temperature: float) -> None:
     logits, tokens = draw(3, 4, VOCABULARY).requires_grad_(), sample_tokens(3, 4)
@@ -221,10 +269,12 @@ def compare_with_exact_logits(device: str, dtype: torch.dtype, vocabulary: int, 
     inputs = [hidden.requires_grad_(), weight.requires_grad_(not frozen)]
     inputs += [bias.requires_grad_()] if bias is not None else []
     there = [value.detach().to(device, dtype).requires_grad_(value.requires_grad) for value in inputs]
-    outputs = token_statistics_from_hidden(
-        there[0], there[1], tokens.to(device), 0.7, bias=there[2] if biased else None
+    *outputs, kappas = token_statistics_from_hidden(
+        there[0], there[1], tokens.to(device), 0.7, bias=there[2] if biased else None, with_kappas=True
     )
-    expected = reference(exact_logits(hidden, weight, bias, 0.7), tokens)
+    logits = exact_logits(hidden, weight, bias, 0.7)
+    torch.testing.assert_close(kappas.double().cpu(), reference_kappas(logits.detach()), rtol=0, atol=2e-6)
+    expected = reference(logits, tokens)
     for actual, exact in zip(outputs, expected, strict=True):
         torch.testing.assert_close(actual.double().cpu(), exact, rtol=2e-7, atol=2e-6)
     mixed_loss(*outputs).backward()
@@ -503,7 +553,10 @@ class TestOnCuda:
         tokens[1, 2] = 0
         double = logits.detach().clone().double().requires_grad_()
         leaf = logits.cuda().detach().requires_grad_()
-        outputs = token_statistics(leaf, tokens.cuda(), temperature)
+        *outputs, kappas = token_statistics(leaf, tokens.cuda(), temperature, with_kappas=True)
+        torch.testing.assert_close(
+            kappas.double().cpu(), reference_kappas(double.detach(), temperature), rtol=0, atol=2e-6
+        )
         log_p = (double / temperature).log_softmax(-1)
         # A forbidden token has no part in the entropy, where 0 times -infinity would be no number.
         expected = (

@@ -61,13 +61,8 @@ class Tokens:
     unclipped: Tensor
 
 
-def tokens_of(batch: TokenBatch, kappas: Tensor | None) -> Tokens:
-    """What can be said about a stack of batches before any objective is asked.
-
-    Args:
-        batch: `(N, B, T)`.
-        kappas: κ = Σ p²(log p + H) of the current policy, or `None`.
-    """
+def tokens_of(batch: TokenBatch) -> Tokens:
+    """What can be said about a stack of batches `(N, B, T)` before any objective is asked."""
     log_probs = batch.log_probs.detach()
     probabilities = log_probs.exp()
     below = below_naive = slope = None
@@ -75,9 +70,9 @@ def tokens_of(batch: TokenBatch, kappas: Tensor | None) -> Tokens:
         entropies = batch.entropies.detach()
         surprise = log_probs + entropies
         below_naive = surprise < 0
-        if kappas is not None:
+        if batch.kappas is not None:
             # φ is negative below e^-H and rises beyond, so φ < κ exactly below one probability: that is p*.
-            slope = probabilities * surprise - kappas
+            slope = probabilities * surprise - batch.kappas
             below = slope < 0
     unclipped = (batch.ratio.detach() * batch.advantages).abs().where(batch.mask, 0)
     return Tokens(batch, probabilities, below, below_naive, slope, unclipped)

@@ -136,12 +136,12 @@ def replay(
     estimator = None if advantage is None else make_advantage_estimator(advantage)
     tables: list[pd.DataFrame] = []
     largest: dict[str, list[pd.DataFrame]] = {item.label(): [] for item in chosen}
-    rollouts: list[dict[str, float]] = []
+    rollouts: list[dict[str, float | bool]] = []
     for updates in _chunks(record):
         if estimator is not None:
             updates = [_with_advantages(update, estimator, advantage or "") for update in updates]
         rollouts += [_rollout(update) for update in updates]
-        tokens = tokens_of(stacked(updates), _kappas(updates))
+        tokens = tokens_of(stacked(updates))
         places = {
             "step": [update.step for update in updates],
             "update": [update.update for update in updates],
@@ -188,19 +188,6 @@ def _chunks(record: Record) -> Iterator[list[RecordedUpdate]]:
         yield waiting
 
 
-def _kappas(updates: Sequence[RecordedUpdate]) -> Tensor | None:
-    if "kappas" not in updates[0].numbers:
-        return None
-    most = max(len(update.lengths) for update in updates)
-    width = max(1, max(int(update.lengths.max(initial=0)) for update in updates))
-    together = torch.zeros(len(updates), most, width)
-    for index, update in enumerate(updates):
-        mask = torch.zeros(most, width, dtype=torch.bool)
-        mask[: len(update.lengths)] = torch.arange(width) < torch.tensor(update.lengths).unsqueeze(-1)
-        together[index][mask] = torch.tensor(update.numbers["kappas"])
-    return together
-
-
 def _with_advantages(update: RecordedUpdate, estimator: Callable[..., Tensor], text: str) -> RecordedUpdate:
     """The update with advantages from its rewards; every group is there as a whole."""
     order = np.argsort(update.prompts, kind="stable")
@@ -218,11 +205,13 @@ def _with_advantages(update: RecordedUpdate, estimator: Callable[..., Tensor], t
     return dataclasses.replace(update, advantages=advantages)
 
 
-def _rollout(update: RecordedUpdate) -> dict[str, float]:
+def _rollout(update: RecordedUpdate) -> dict[str, float | bool]:
     numbers = update.numbers.get("old_entropies", update.numbers.get("entropies"))
     return {
         "step": update.step,
+        "update": update.update,
         "replica": update.replica,
+        "at_sampling": "old_entropies" in update.numbers,
         "entropy/sampled": float("nan") if numbers is None else float(numbers.mean(dtype=np.float64)),
         "reward/mean": float(np.nanmean(update.rewards)) if np.isfinite(update.rewards).any() else float("nan"),
         "length/mean": float(update.lengths.mean()),
@@ -230,7 +219,15 @@ def _rollout(update: RecordedUpdate) -> dict[str, float]:
 
 
 def _changes(rollouts: pd.DataFrame) -> pd.DataFrame:
-    rollouts = rollouts.groupby(["step", "replica"], as_index=False).mean()
+    """One row per rollout and replica, in order, with the change of entropy to the next one that was recorded.
+
+    Entropies at sampling time are those of every update. Where they were not recorded, those of the first update stand
+    for them: the policy that makes it is the one that wrote the tokens, unless the rollout was stale.
+    """
+    first = rollouts.groupby(["step", "replica"])["update"].transform("min") == rollouts["update"]
+    known = rollouts["at_sampling"] | first
+    rollouts = rollouts.assign(**{"entropy/sampled": rollouts["entropy/sampled"].where(known)})
+    rollouts = rollouts.drop(columns=["update", "at_sampling"]).groupby(["step", "replica"], as_index=False).mean()
     following = rollouts.groupby("replica")["entropy/sampled"].shift(-1)
     return rollouts.assign(**{"entropy/change": following - rollouts["entropy/sampled"]})
 

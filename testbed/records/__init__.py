@@ -16,6 +16,6 @@ True
 from __future__ import annotations
 
 from testbed.records.reader import Record, RecordedUpdate, read_record, stacked
-from testbed.records.writer import RecordWriter
+from testbed.records.writer import RecordWriter, check_thinning
 
-__all__ = ["Record", "RecordWriter", "RecordedUpdate", "read_record", "stacked"]
+__all__ = ["Record", "RecordWriter", "RecordedUpdate", "check_thinning", "read_record", "stacked"]

@@ -32,6 +32,7 @@ _PER_ROW = (*_PLAIN, "advantage", "lengths")
 _SILENT = {
     "entropies": "the current policy's entropy",
     "old_entropies": "the entropy at sampling time",
+    "kappas": "κ of the current policy",
     "old_kappas": "κ at sampling time",
     "sampler_log_probs": "what the sampler reported",
     "ref_log_probs": "the reference policy's log-probability",
@@ -46,7 +47,7 @@ class RecordedUpdate:
         step: the rollout.
         update: the optimiser step on it.
         replica: the run, 0 for a language model.
-        responses: number of each response in the update, `(B,)`.
+        responses: number of each response in its rollout or in the update, as the writer was told, `(B,)`.
         prompts: name of each response's prompt, `(B,)`.
         rewards: `(B,)`, NaN where there was none.
         lengths: tokens of each response, `(B,)`.
@@ -272,7 +273,7 @@ def stacked(updates: Sequence[RecordedUpdate]) -> TokenBatch:
         _, inverse = np.unique(update.prompts, return_inverse=True)
         groups[index, : len(inverse)] = torch.from_numpy(inverse)
         groups[index, len(inverse) :] = -1
-    optional = {name: tokens(name) for name in updates[0].numbers if name not in (*REQUIRED, "kappas")}
+    optional = {name: tokens(name) for name in updates[0].numbers if name not in REQUIRED}
     try:
         return TokenBatch(
             log_probs=tokens("log_probs"),
@@ -292,9 +293,7 @@ def stacked(updates: Sequence[RecordedUpdate]) -> TokenBatch:
 
 
 def _of_one(batch: TokenBatch) -> TokenBatch:
-    fields = {
-        name: getattr(batch, name) for name in ("log_probs", "old_log_probs", "mask", *OPTIONAL) if name != "kappas"
-    }
+    fields = {name: getattr(batch, name) for name in (*REQUIRED, "mask", *OPTIONAL)}
     advantages = batch.advantages if batch.response_advantages is None else batch.response_advantages[..., 0]
     return TokenBatch(
         **{name: value[0] for name, value in fields.items() if value is not None},

@@ -5,7 +5,7 @@
 | step | int64 | the rollout, from whatever number the trainer counts |
 | update | int32 | the optimiser step on that rollout, from 0 |
 | replica | int32 | which of the replica dimensions' runs; 0 for a language model |
-| response | int64 | its place in the update, plus 2³² times the rank of the process |
+| response | int64 | its number within the rollout, or its place in the update plus 2³² times the rank of the process |
 | prompt | string | what it answers, the same text for all responses of a group |
 | reward | float32 | NaN where it could not be graded |
 | advantage | float32 | the same for all its tokens; absent where `advantages` stands |
@@ -14,7 +14,7 @@
 | entropies, old_entropies, kappas, old_kappas, sampler_log_probs, ref_log_probs | list of float32 | optional |
 | token_count, sequence_count | float64 | of the whole optimiser step, thinned or not: the divisors of a mean |
 
-Shards are called `shard-RANK-NUMBER.parquet`; each holds whole rollouts, in order of step and update.
+Shards are called `shard-RANK-NUMBER.parquet`; each holds whole updates, in order of step and update.
 """
 
 from __future__ import annotations

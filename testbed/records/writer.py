@@ -25,18 +25,30 @@ from testbed.batch import TokenBatch
 from testbed.errors import BatchError, ConfigError, StorageError
 from testbed.records.schema import MANIFEST, OPTIONAL, REQUIRED, SCHEMA_VERSION, shard_name, shard_schema
 
-__all__ = ["RecordWriter"]
+__all__ = ["RecordWriter", "check_thinning"]
 
 _SHARD_TOKENS = 500_000
 _SHARD_SECONDS = 20.0
 _ROWS_TOGETHER = 1024
 
 
+def check_thinning(every: int, share: float) -> None:
+    """Refuse settings that would record nothing, or more than everything.
+
+    Raises:
+        ConfigError: `every` is no positive number, or `share` is not in (0, 1].
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigError(f"every is {every!r}; expected a positive number of rollouts")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ConfigError(f"share is {share!r}; expected a share of the prompts in (0, 1]")
+
+
 class RecordWriter:
     """Writes each update's batch to a folder; what is there is readable at any moment, and a resumed run continues it.
 
     A shard is written when its rollouts are complete and large or old enough, and appears as a whole or not at all.
-    Rollouts that an earlier run of the same rank wrote already are passed over, so that a run resumed from an older
+    Updates that an earlier run of the same rank wrote already are passed over, so that a run resumed from an older
     checkpoint leaves no doubles.
 
     Args:
@@ -64,10 +76,7 @@ class RecordWriter:
         settings: Mapping[str, Any] | None = None,
         rank: int = 0,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ConfigError(f"every is {every!r}; expected a positive number of rollouts")
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise ConfigError(f"share is {share!r}; expected a share of the prompts in (0, 1]")
+        check_thinning(every, share)
         self.path = Path(path)
         self.every = every
         self.share = float(share)
@@ -84,7 +93,7 @@ class RecordWriter:
         self._step: int | None = None
         self._place: tuple[int, int] | None = None
         self._places = 0
-        self._written = self._steps_on_disk()
+        self._written = self._updates_on_disk()
         self._next = 1 + max((int(item.stem.split("-")[2]) for item in self._own_shards()), default=-1)
         self._last_write = time.monotonic()
 
@@ -105,7 +114,7 @@ class RecordWriter:
         update: int,
         prompts: Sequence[object] | Tensor,
         rewards: Sequence[float] | Tensor,
-        kappas: Tensor | None = None,
+        responses: Sequence[int] | Tensor | None = None,
     ) -> None:
         """Record one update's batch, or one micro-batch of it.
 
@@ -115,10 +124,12 @@ class RecordWriter:
             update: which optimiser step on that rollout, from 0.
             prompts: one name or number per response, `(B,)`, equal within a group.
             rewards: `(..., B)`; NaN for a response without one.
-            kappas: κ = Σ_v p_v²(log p_v + H) of the current policy, `(..., B, T)`, for predicted entropy changes.
+            responses: number of each response within its rollout, `(B,)`; `None`: its place in the update. Give them
+                where an update holds a part of a rollout, so that rewards can be compared within whole groups again.
 
         Raises:
-            BatchError: `prompts` or `rewards` have another number of responses, steps go back, or columns come and go.
+            BatchError: `prompts`, `rewards` or `responses` have another number of entries than there are responses,
+                steps go back, or columns come and go.
             StorageError: a shard cannot be written.
         """
         if self._step is not None and step < self._step:
@@ -128,20 +139,45 @@ class RecordWriter:
         if (step, update) != self._place:
             self._place, self._places = (step, update), 0
         self._step = step
-        if step % self.every or step in self._written:
+        if not self.wants(step, update):
             return
         names = [str(name) for name in (prompts.tolist() if isinstance(prompts, Tensor) else prompts)]
         replicas, sequences = math.prod(batch.mask.shape[:-2]), batch.mask.shape[-2]
         earned = torch.as_tensor(rewards, dtype=torch.float32).detach().cpu().expand(*batch.mask.shape[:-1])
         if len(names) != sequences:
             raise BatchError(f"prompts has {len(names)} entries; expected {sequences}, one per response of the batch")
+        if responses is None:
+            numbers = (self.rank << 32) + self._places + np.arange(sequences)
+        else:
+            numbers = np.asarray(responses.cpu() if isinstance(responses, Tensor) else responses, np.int64)
+        if numbers.shape != (sequences,):
+            raise BatchError(
+                f"responses has shape {numbers.shape}; expected ({sequences},), one number per response of the batch"
+            )
         kept = np.array([self._is_kept(step, name) for name in names])
         if not kept.any():
             return
-        table = self._table(batch, step, update, names, earned, kappas, np.tile(kept, replicas))
+        table = self._table(batch, step, update, names, earned, numbers, np.tile(kept, replicas))
         self._tables.append(table)
         self._places += sequences
         self._tokens += int(batch.mask.sum())
+
+    @property
+    def continues(self) -> bool:
+        """Whether an earlier run of this rank wrote updates to the folder."""
+        return bool(self._written)
+
+    def wants(self, step: int, update: int) -> bool:
+        """Whether an update is recorded: its rollout is one of every so many, and it is not on disk yet."""
+        return step % self.every == 0 and (step, update) not in self._written
+
+    def flush(self) -> None:
+        """Write everything that was added, such as with a checkpoint from which the run will go on.
+
+        Raises:
+            StorageError: a shard cannot be written.
+        """
+        self._write()
 
     def close(self, *, complete: bool = True) -> None:
         """Write what is left; the writer takes nothing more for that rollout.
@@ -169,11 +205,10 @@ class RecordWriter:
         update: int,
         prompts: list[str],
         rewards: Tensor,
-        kappas: Tensor | None,
+        responses: np.ndarray[Any, Any],
         kept: np.ndarray[Any, Any],
     ) -> pa.Table:
-        numbers: dict[str, Tensor | None] = {name: getattr(batch, name, None) for name in (*REQUIRED, *OPTIONAL)}
-        numbers["kappas"] = kappas
+        numbers: dict[str, Tensor | None] = {name: getattr(batch, name) for name in (*REQUIRED, *OPTIONAL)}
         columns = tuple(name for name in (*REQUIRED, *OPTIONAL) if numbers[name] is not None)
         per_token = batch.response_advantages is None
         schema = shard_schema(columns, per_token)
@@ -205,7 +240,7 @@ class RecordWriter:
             "step": np.full(len(rows), step, np.int64),
             "update": np.full(len(rows), update, np.int32),
             "replica": (rows // sequences).astype(np.int32),
-            "response": (self.rank << 32) + self._places + (rows % sequences).astype(np.int64),
+            "response": responses[rows % sequences],
             "prompt": [prompts[row % sequences] for row in rows],
             "reward": rewards.reshape(-1).numpy()[rows],
             "token_count": per_batch(batch.total_tokens()),
@@ -266,16 +301,19 @@ class RecordWriter:
     def _own_shards(self) -> list[Path]:
         return sorted(self.path.glob(f"shard-{self.rank:03d}-*.parquet"))
 
-    def _steps_on_disk(self) -> set[int]:
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / MANIFEST).exists():
+    def _updates_on_disk(self) -> set[tuple[int, int]]:
+        # Another process may be about to write the manifest, under a name that begins with a point.
+        holds_something = self.path.exists() and any(not item.name.startswith(".") for item in self.path.iterdir())
+        if holds_something and not (self.path / MANIFEST).exists():
             raise StorageError(f"{self.path} holds something that is no record; choose a new folder")
-        steps: set[int] = set()
+        updates: set[tuple[int, int]] = set()
         for shard in self._own_shards():
             try:
-                steps.update(pq.read_table(shard, columns=["step"]).column("step").to_pylist())
+                found = pq.read_table(shard, columns=["step", "update"])
             except (pa.ArrowException, OSError) as error:
                 raise StorageError(f"{shard} cannot be read: {error}; move it away to continue the record") from error
-        return steps
+            updates.update(zip(*(found.column(name).to_pylist() for name in ("step", "update")), strict=True))
+        return updates
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -56,7 +56,7 @@ def build(
 ) -> GRPOTrainer:
     """A trainer of TRL's (no objective) or ours on a tiny model; settings of ours are taken out of those of TRL."""
     own = ("advantage", "dynamic_sampling", "overlong_cache", "peft_config", "reward_funcs", "rollout_func")
-    own += ("processing_class", "routing_replay")
+    own += ("processing_class", "record", "record_every", "routing_replay")
     given = {name: settings.pop(name) for name in own if name in settings}
     tiny, tokenizer = load_causal_lm("qwen2-0.1m")
     model = tiny if model is None else model

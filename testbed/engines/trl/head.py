@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from testbed.engines.trl.installed import FusedCausalLMOutput
 from testbed.token_statistics import token_statistics_from_hidden
 
-__all__ = ["use_own_head"]
+__all__ = ["Kappas", "use_own_head"]
 
 _SCALED = (
     "final_logit_softcapping",
@@ -20,8 +24,36 @@ _SCALED = (
 )
 
 
-def use_own_head(model: Any, temperature: float) -> None:
+class Kappas:
+    """κ of the positions that a forward pass scores; TRL's own result has no place for it."""
+
+    def __init__(self) -> None:
+        self._noted: list[Tensor] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody takes what a pass notes."""
+        return self._noted is not None
+
+    def note(self, kappas: Tensor) -> None:
+        """Add those of a part of the batch, `(B, T)`."""
+        if self._noted is not None:
+            self._noted.append(kappas)
+
+    def beside(self, score: Callable[[], Any]) -> tuple[Any, Tensor | None]:
+        """What a pass gives, log-probabilities `(B, T)` first, and κ `(B, T)`; `None` where the head is TRL's."""
+        noted = self._noted = []
+        try:
+            scored = score()
+        finally:
+            self._noted = None
+        return scored, torch.cat(noted)[:, -scored[0].shape[1] :] if noted else None
+
+
+def use_own_head(model: Any, temperature: float, kappas: Kappas) -> bool:
     """Let `model(…, fused_lm_head=True)` score response positions with `token_statistics_from_hidden`.
+
+    Returns whether it does, up to what depends on the pass.
 
     TRL's own head stays where logits are scaled or capped on the way, where the head's weight is spread over processes,
     and for the pass that also asks a mixture of experts for its auxiliary loss.
@@ -29,12 +61,13 @@ def use_own_head(model: Any, temperature: float) -> None:
     Args:
         model: a causal language model, or an adapter around one.
         temperature: of the sampling; logits are divided by it.
+        kappas: where κ goes when somebody wants it.
     """
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     config = model.config.get_text_config()
     if config is not model.config or any(getattr(config, name, None) is not None for name in _SCALED):
-        return
+        return False
     trl_forward = model.forward
 
     # generate() reads the signature to see which arguments a model knows.
@@ -48,10 +81,13 @@ def use_own_head(model: Any, temperature: float) -> None:
         states = self.base_model(*arguments, **{**settings, "use_cache": False}).last_hidden_state[:, :-1]
         labels = labels[:, 1:]
         scored = labels != -100
-        results = token_statistics_from_hidden(
-            states[scored], head.weight, labels[scored], temperature, bias=head.bias, check=False
-        )
-        log_probs, entropies = (value.new_zeros(scored.shape).masked_scatter(scored, value) for value in results)
-        return FusedCausalLMOutput(log_probs=log_probs, entropy=entropies, label_mask=scored)
+        given = states[scored], head.weight, labels[scored], temperature
+        settings = {"bias": head.bias, "check": False, "with_kappas": kappas.wanted}
+        results: tuple[Tensor, ...] = token_statistics_from_hidden(*given, **settings)
+        spread_out = [value.new_zeros(scored.shape).masked_scatter(scored, value) for value in results]
+        if kappas.wanted:
+            kappas.note(spread_out[2])
+        return FusedCausalLMOutput(log_probs=spread_out[0], entropy=spread_out[1], label_mask=scored)
 
     model.forward = types.MethodType(forward, model)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from testbed.advantages import estimate
+from testbed.engines.trl.head import Kappas
 from testbed.engines.trl.metrics import Recorder
 from testbed.engines.trl.prompts import PromptNumbers
 from testbed.engines.trl.step import response_mask
@@ -26,6 +28,7 @@ _RIGHT_PADDED = (
     "completion_ids",
     "completion_mask",
     "old_entropies",
+    "old_kappas",
     "old_per_token_logps",
     "ref_per_token_logps",
     "sampling_per_token_logps",
@@ -34,7 +37,7 @@ _RIGHT_PADDED = (
 _PER_RESPONSE = ("advantages", "prompt_number", "rewards")
 # Both are TRL's own denominators and weights, which the objective replaces.
 _UNUSED = ("importance_sampling_ratio", "num_items_in_batch")
-_OF_THE_OLD_POLICY = ("old_entropies", "experts")
+_OF_THE_OLD_POLICY = ("old_entropies", "old_kappas", "experts")
 
 
 class _Round:
@@ -56,7 +59,8 @@ class Sampling:
         group_size: G, responses per prompt.
         prompts: how many a rollout of all processes takes.
         seed: of the further prompts.
-        old_entropies: whether the objective reads the entropies of the old policy.
+        old_entropies: whether somebody reads the entropies of the old policy.
+        kappas: takes κ of the old policy from a forward pass; `None`: nobody reads it.
         pad_token: fills shorter prompts and responses.
         recording: notes the choice of experts of the forward passes inside it.
         accelerator: the processes.
@@ -73,6 +77,7 @@ class Sampling:
         prompts: int,
         seed: int,
         old_entropies: bool,
+        kappas: Kappas | None,
         pad_token: int,
         recording: Callable[[MutableMapping[str, Tensor]], contextlib.AbstractContextManager[None]],
         accelerator: Any,
@@ -80,7 +85,7 @@ class Sampling:
     ) -> None:
         self.estimate, self.numbers = estimator, numbers
         self._rounds, self._group_size, self._prompts, self._seed = rounds, group_size, prompts, seed
-        self._old_entropies, self._recording = old_entropies, recording
+        self._old_entropies, self._kappas, self._recording = old_entropies, kappas, recording
         self._filling = {"prompt_ids": pad_token, "completion_ids": pad_token, "tool_mask": 1}
         self._accelerator, self._record = accelerator, record
         self._open: _Round | None = None
@@ -110,10 +115,12 @@ class Sampling:
         if self._open is None or self._open.scored:
             return pass_()
         self._open.scored = True
+        score = functools.partial(pass_, compute_entropy=self._old_entropies)
         with self._recording(self._open.noted):
-            results = pass_(compute_entropy=self._old_entropies)
-        if results[1] is not None:
-            self._open.noted["old_entropies"] = results[1]
+            results, kappas = (score(), None) if self._kappas is None else self._kappas.beside(score)
+        for name, values in (("old_entropies", results[1]), ("old_kappas", kappas)):
+            if values is not None:
+                self._open.noted[name] = values
         return results
 
     # -- rounds ----------------------------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ class Sampling:
         # Counted and not looked up: a streamed data set has no numbers. TRL may shuffle what is side by side here.
         first = self._accelerator.process_index * len(lengths)
         places = torch.arange(first, first + len(lengths), device=self._accelerator.device)
-        output["group"] = places // self._group_size
+        output["group"], output["place"] = places // self._group_size, places
         return output
 
     def _one(self, inputs: list[dict[str, Any]], generate: Callable[..., Responses]) -> Responses:

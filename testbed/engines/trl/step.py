@@ -28,6 +28,8 @@ class Scored(NamedTuple):
     """`(B, T)`, nats."""
     auxiliary: Tensor | None
     """The load-balancing loss of a mixture of experts, where there is one."""
+    kappas: Tensor | None = None
+    """`(B, T)`, where somebody wants them."""
 
 
 def token_batch(
@@ -52,7 +54,9 @@ def token_batch(
     """
     old = inputs.get("old_per_token_logps")
     old_log_probs = scored.log_probs.detach() if old is None else old
+    # The first update of a rollout is made by the policy that wrote it.
     old_entropies = inputs.get("old_entropies") if old is not None else scored.entropies.detach()
+    old_kappas = inputs.get("old_kappas") if old is not None else scored.kappas
     sampler = inputs.get("sampling_per_token_logps")
     if sampler is not None:
         # vLLM reports no number for some tokens; they count as sampled from the trainer's policy.
@@ -63,6 +67,8 @@ def token_batch(
         "old_log_probs": old_log_probs,
         "entropies": scored.entropies,
         "old_entropies": old_entropies,
+        "kappas": scored.kappas,
+        "old_kappas": old_kappas,
         "sampler_log_probs": sampler,
         "ref_log_probs": inputs.get("ref_per_token_logps"),
         "mask": response_mask(inputs),
@@ -90,6 +96,7 @@ class OptimiserStep:
 
     Attributes:
         micro_batches: as given; prompts, responses, rewards and advantages are there.
+        scored: this process's micro-batches as the objective read them, once all are scored.
         counts: response tokens and responses of the step, over all processes.
         refusal: why no weight may change; empty if nothing is wrong so far.
     """
@@ -106,8 +113,8 @@ class OptimiserStep:
     ) -> None:
         self.objective, self.micro_batches = objective, micro_batches
         self.refusal = ""
+        self.scored: list[TokenBatch] = []
         self._width, self._seed, self._number, self._accelerator = width, seed, number, accelerator
-        self._batches: list[TokenBatch] = []
         self._whole: _WholeStep | None = None
         lengths = torch.cat([response_mask(inputs).sum(1) for inputs in micro_batches])
         counts = torch.stack([lengths.sum(), (lengths > 0).sum()])
@@ -146,7 +153,7 @@ class OptimiserStep:
             self._whole = self._whole or self._score_whole(score)
             return self._whole.loss(position, scored, processes)
         batch = token_batch(self.micro_batches[position], scored, self._width, self.counts)
-        self._batches.append(_detached(batch))
+        self.scored.append(_detached(batch))
         return self.objective.loss(batch) * processes
 
     def close(self) -> TokenBatch | None:
@@ -157,7 +164,7 @@ class OptimiserStep:
             self.refusal = self.refusal or "another process refused the step"
             return None
         with torch.no_grad():
-            return self._everywhere(self._batches)
+            return self._everywhere(self.scored)
 
     def _score_whole(self, score: Callable[[Mapping[str, Any]], Scored]) -> _WholeStep:
         """The gradient of the objective on all tokens of the step, for those that read them all at once."""
@@ -167,7 +174,7 @@ class OptimiserStep:
                 token_batch(inputs, score(inputs), self._width, self.counts, make=TokenBatch.trusted)
                 for inputs in self.micro_batches
             ]
-        self._batches = parts
+        self.scored = parts
         whole = self._everywhere(parts)
         log_probs, entropies = whole.log_probs.requires_grad_(), cast(Tensor, whole.entropies).requires_grad_()
         device = self._accelerator.device

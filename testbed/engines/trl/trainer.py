@@ -6,6 +6,7 @@ same object that trained a bandit trains a transformers model here, on one proce
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -22,10 +23,11 @@ from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
 from testbed.engines.folders import seal, storing, unseal
 from testbed.engines.trl.checkpoint import Label, load_converted, newest_whole, required_whole, rotate
-from testbed.engines.trl.head import use_own_head
+from testbed.engines.trl.head import Kappas, use_own_head
 from testbed.engines.trl.installed import GRPOConfig, GRPOTrainer, require_trl
 from testbed.engines.trl.metrics import Recorder, without_missing
 from testbed.engines.trl.prompts import EpochSampler, PromptNumbers, PromptReader, with_empty_responses
+from testbed.engines.trl.recording import Recording, settings_of
 from testbed.engines.trl.rewards import with_overlong_reward
 from testbed.engines.trl.rounds import Sampling
 from testbed.engines.trl.routing import RoutingReplay
@@ -33,6 +35,7 @@ from testbed.engines.trl.settings import check_sampling, check_settings
 from testbed.engines.trl.step import OptimiserStep, Scored, token_batch
 from testbed.errors import BatchError, ConfigError
 from testbed.objectives import Objective, make_objective
+from testbed.records import RecordWriter, check_thinning
 
 __all__ = ["ObjectiveTrainer"]
 
@@ -74,6 +77,10 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             replaced. See `testbed.sampling.collect_groups`. Further prompts are drawn at random from the data set.
         routing_replay: for a mixture of experts: send every token to the experts the old policy chose (R2). Needs an
             old-policy pass, that is several updates per generation; without one there is nothing to replay.
+        record: folder to write every update down in, token by token, for `testbed replay`; `None`: nothing is written.
+            A resumed run continues it; several processes write shards of their own.
+        record_every: only rollouts whose number is a multiple of it.
+        record_share: about this share of the prompts of each rollout, in (0, 1].
         overlong_cache: L_cache of DAPO's soft overlong punishment, with `max_completion_length` as L_max; `None`: no
             punishment. Overlong filtering is TRL's `mask_truncated_completions`.
         **trl: every other argument of `GRPOTrainer`.
@@ -95,6 +102,9 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         dynamic_sampling: int = 1,
         overlong_cache: int | None = None,
         routing_replay: bool = False,
+        record: str | Path | None = None,
+        record_every: int = 1,
+        record_share: float = 1.0,
         **trl: Any,
     ) -> None:
         require_trl()
@@ -102,6 +112,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         self.advantage = advantage or self.objective.advantage
         estimate: Any = make_advantage_estimator(self.advantage)
         check_settings(self.objective, args, trl.get("rollout_func"))
+        check_thinning(record_every, record_share)
         numbers = PromptNumbers(train_dataset, needed=hasattr(estimate, "state_dict") or dynamic_sampling > 1)
         check_sampling(args, numbers.rows, dynamic_sampling, routing_replay)
         reward_funcs = with_overlong_reward(reward_funcs, args, overlong_cache)
@@ -120,6 +131,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         self.reader = PromptReader(self._tokenizer, vocabulary, self.eos_token_ids, images=self._is_vlm)
         self.reader.check(numbers.dataset, self._tokenize_prompts if self.rollout_func is None else None)
+        self.kappas = Kappas()
+        self.reads_kappas = record is not None or not {"kappas", "old_kappas"}.isdisjoint(self.objective.needs)
         self.routing = RoutingReplay(lambda: self.accelerator.unwrap_model(self.model), routing_replay)
         self.sampling = Sampling(
             estimate,
@@ -128,18 +141,37 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             group_size=self.num_generations,
             prompts=args.generation_batch_size // self.num_generations,
             seed=args.seed,
-            old_entropies="old_entropies" in self.objective.needs,
+            old_entropies=record is not None or "old_entropies" in self.objective.needs,
+            kappas=self.kappas if self.reads_kappas else None,
             pad_token=self._tokenizer.pad_token_id,
             recording=self.routing.recording,
             accelerator=self.accelerator,
             record=self.record,
         )
         self.label = Label(self.objective.label(), self.advantage, self.accelerator.process_index)
+        self.recording = None
+        if record is not None:
+            writer = RecordWriter(
+                record,
+                every=record_every,
+                share=record_share,
+                objective=self.objective.label(),
+                settings=settings_of(args, self.advantage),
+                rank=self.accelerator.process_index,
+            )
+            micro_batches = args.steps_per_generation * args.num_iterations
+            self.recording = Recording(writer, numbers, micro_batches, args.gradient_accumulation_steps)
         self.optimiser_step: OptimiserStep | None = None
         # Before every tracker.
         self.callback_handler.callbacks.insert(0, without_missing())
-        if not args.cast_lm_head_to_fp32:
-            use_own_head(self.accelerator.unwrap_model(self.model), self.temperature)
+        own_head = not args.cast_lm_head_to_fp32 and use_own_head(
+            self.accelerator.unwrap_model(self.model), self.temperature, self.kappas
+        )
+        if not own_head and not {"kappas", "old_kappas"}.isdisjoint(self.objective.needs):
+            raise ConfigError(
+                f"{self.objective.label()} reads κ of every position, which TRL's head does not give; it stays where "
+                "logits are scaled, capped or cast to single precision. Choose a model or an objective without that"
+            )
 
     # -- prompts and responses -------------------------------------------------------------------------------------
 
@@ -245,21 +277,24 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         """What is made of a step's tokens once they are all scored; prompts and rewards are in its micro-batches."""
         with torch.no_grad():
             self.record.every(step.objective(batch).metrics)
+        if self.recording is not None:
+            self.recording.add(step, self._step)
 
     def _score(self, model: Any, inputs: Mapping[str, Any]) -> Scored:
-        images = {name: inputs[name] for name in _image_arguments() if name in inputs}
+        score = functools.partial(
+            self._get_per_token_logps_and_entropies,
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **{name: inputs[name] for name in _image_arguments() if name in inputs},
+        )
         with self.routing.replaying(inputs):
-            return Scored(
-                *self._get_per_token_logps_and_entropies(
-                    model,
-                    torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                    torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                    inputs["completion_ids"].size(1),
-                    compute_entropy=True,
-                    compute_aux_loss=self.aux_loss_enabled,
-                    **images,
-                )
-            )
+            scored, kappas = self.kappas.beside(score) if self.reads_kappas else (score(), None)
+        log_probs, entropies, auxiliary = scored
+        return Scored(log_probs, entropies, auxiliary, kappas)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """TRL's gradient norm; the last moment before the optimiser moves, and where a bad step is refused."""
@@ -289,7 +324,13 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
                 raise ConfigError(f"{folder} has no checkpoint that is whole; start without resuming")
         elif resume_from_checkpoint:
             chosen = required_whole(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint=None if chosen is None else str(chosen), **settings)
+        if chosen is None and self.recording is not None and self.recording.writer.continues:
+            raise ConfigError(
+                f"{self.recording.writer.path} holds a record already; give a run that starts anew another folder, or "
+                "resume the run that it is of"
+            )
+        with contextlib.nullcontext() if self.recording is None else self.recording.kept():
+            return super().train(resume_from_checkpoint=None if chosen is None else str(chosen), **settings)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         runs = Path(self._get_output_dir(trial=trial))
@@ -300,6 +341,9 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         with storing(folder):
             super()._save_checkpoint(model, trial)
             self.label.save(folder, self._state(), first=self.args.should_save)
+            if self.recording is not None:
+                # The run goes on from here, and what came before would be missing.
+                self.recording.writer.flush()
         self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

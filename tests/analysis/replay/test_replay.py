@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from testbed.records import RecordWriter
 PROMPTS = ["a", "a", "b", "b"]
 
 
-def a_batch(seed: int, scale: float, sequences: int = 4, width: int = 6) -> tuple[TokenBatch, torch.Tensor]:
-    """Tokens sampled from random policies over seven actions, and κ of the current ones."""
+def a_batch(seed: int, scale: float, sequences: int = 4, width: int = 6) -> TokenBatch:
+    """Tokens sampled from random policies over seven actions."""
     generator = torch.Generator().manual_seed(seed)
     old_logits = 2 * torch.randn(sequences, width, 7, generator=generator)
     new_logits = old_logits + scale * torch.randn(sequences, width, 7, generator=generator)
@@ -29,18 +30,18 @@ def a_batch(seed: int, scale: float, sequences: int = 4, width: int = 6) -> tupl
         (logs.exp().square() * (logs + entropy.unsqueeze(-1))).sum(-1)
         for logs, entropy in ((new, entropies), (old, old_entropies))
     )
-    batch = TokenBatch(
+    return TokenBatch(
         log_probs=new.gather(-1, actions).squeeze(-1),
         old_log_probs=old.gather(-1, actions).squeeze(-1),
         advantages=torch.randn(sequences, generator=generator),
         mask=torch.arange(width) < torch.tensor([6, 2, 4, 5])[:sequences, None],
         entropies=entropies,
         old_entropies=old_entropies,
+        kappas=kappas,
         old_kappas=old_kappas,
         sampler_log_probs=old.gather(-1, actions).squeeze(-1) + 0.1,
         ref_log_probs=old.gather(-1, actions).squeeze(-1) - 0.1,
     )
-    return batch, kappas
 
 
 def written(folder, steps: int = 3, updates: int = 2) -> dict[tuple[int, int], TokenBatch]:
@@ -48,9 +49,9 @@ def written(folder, steps: int = 3, updates: int = 2) -> dict[tuple[int, int], T
     with RecordWriter(folder, objective="dapo") as writer:
         for step in range(steps):
             for update in range(updates):
-                batch, kappas = a_batch(10 * step + update, 0.5 * update)
+                batch = a_batch(10 * step + update, 0.5 * update)
                 batches[step, update] = batch
-                writer.add(batch, step=step, update=update, prompts=PROMPTS, rewards=[1, 0, 1, 0], kappas=kappas)
+                writer.add(batch, step=step, update=update, prompts=PROMPTS, rewards=[1, 0, 1, 0])
     return batches
 
 
@@ -116,10 +117,10 @@ def test_classes_and_prediction_against_the_closed_form(tmp_path):
     sampled = logs[torch.arange(40), torch.tensor(actions)][:, None]
     batch = TokenBatch(
         log_probs=sampled, old_log_probs=sampled, advantages=torch.tensor(advantages), mask=sampled < 0,
-        entropies=entropies[:, None],
+        entropies=entropies[:, None], kappas=kappas[:, None],
     )  # fmt: skip
     with RecordWriter(tmp_path) as writer:
-        writer.add(batch, step=0, update=0, prompts=["a"] * 40, rewards=np.zeros(40), kappas=kappas[:, None])
+        writer.add(batch, step=0, update=0, prompts=["a"] * 40, rewards=np.zeros(40))
     row = replay(tmp_path, ["reinforce"]).table.iloc[0]
     change = sampled_entropy_change(logits)[np.arange(40), actions]
     # The loss is -mean A log p: dH = Σ A (κ - φ)/40 per unit of step size.
@@ -154,9 +155,9 @@ def test_prediction_is_perfect_where_the_formula_is_exact(tmp_path):
             token = logs[action].view(1, 1)
             batch = TokenBatch(
                 log_probs=token, old_log_probs=token, advantages=torch.tensor([advantage]), mask=token < 0,
-                entropies=entropy.view(1, 1), old_entropies=entropy.view(1, 1),
+                entropies=entropy.view(1, 1), old_entropies=entropy.view(1, 1), kappas=kappa.view(1, 1),
             )  # fmt: skip
-            writer.add(batch, step=step, update=0, prompts=["a"], rewards=[0.0], kappas=kappa.view(1, 1))
+            writer.add(batch, step=step, update=0, prompts=["a"], rewards=[0.0])
             direction = -logs.exp().numpy()
             direction[action] += 1
             logits = logits + 1e-2 * advantage * direction
@@ -165,6 +166,19 @@ def test_prediction_is_perfect_where_the_formula_is_exact(tmp_path):
     rows = done.prediction().dropna()
     # Second order is a hundredth of the first at this step size, single precision of the entropies 1e-5 of it.
     np.testing.assert_allclose(1e-2 * rows["entropy/predicted"], rows["entropy/change"], rtol=0.1, atol=1e-5)
+
+
+def test_entropies_of_the_first_update_stand_for_those_at_sampling_time(tmp_path):
+    batches = {}
+    with RecordWriter(tmp_path) as writer:
+        for step in range(2):
+            for update in range(2):
+                batch = batches[step, update] = replace(a_batch(10 * step + update, 0.5 * update), old_entropies=None)
+                writer.add(batch, step=step, update=update, prompts=PROMPTS, rewards=[1, 0, 1, 0])
+    rollouts = replay(tmp_path, ["ppo"]).rollouts
+    expected = [float(batches[step, 0].entropies.sum() / batches[step, 0].mask.sum()) for step in range(2)]
+    assert rollouts["entropy/sampled"].tolist() == pytest.approx(expected, rel=1e-6)
+    assert rollouts["entropy/change"].iloc[0] == pytest.approx(expected[1] - expected[0], rel=1e-5)
 
 
 def test_the_heaviest_tokens_are_named(tmp_path):
@@ -190,7 +204,7 @@ def test_advantages_are_computed_again_where_asked(tmp_path):
     written(tmp_path, steps=1, updates=1)
     recorded = replay(tmp_path, ["reinforce"]).table["loss"].iloc[0]
     again = replay(tmp_path, ["reinforce"], advantage="group_standardised").table["loss"].iloc[0]
-    batch, _ = a_batch(0, 0.0)
+    batch = a_batch(0, 0.0)
     # Rewards 1, 0 in both groups: advantages 1 and -1.
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None]
     expected = -(signs * batch.log_probs).where(batch.mask, 0).sum() / batch.mask.sum()
