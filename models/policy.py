@@ -25,6 +25,7 @@ __all__ = [
     "Samples",
     "Step",
     "Weigh",
+    "kappas_of",
     "make_policy",
     "policies",
     "policy_names",
@@ -174,6 +175,13 @@ class Policy(ABC):
         """
 
     @abstractmethod
+    def kappas(self, samples: Samples) -> Tensor:
+        """κ = Σ_v p_v²(log p_v + H) where each token was drawn, `(R, B, T)`, under the current parameters; detached.
+
+        Beside log p and H of a token it says to first order what raising its logit does to the entropy there.
+        """
+
+    @abstractmethod
     def snapshot(self) -> Self:
         """A copy whose parameters no longer change with this one's."""
 
@@ -223,6 +231,18 @@ class Policy(ABC):
             prefixes: int64 `(N, t)`, the tokens so far.
         """
         raise NotImplementedError(f"{type(self).__name__} has a table: read it with log_policy")
+
+
+def kappas_of(log_probs: Tensor) -> Tensor:
+    """κ = Σ_v p_v²(log p_v + H) of distributions `(..., V)`, taken in double precision.
+
+    >>> round(kappas_of(torch.tensor([0.5, 0.25, 0.25]).log()).item(), 6)  # log 2/16
+    0.043322
+    """
+    wide = log_probs.detach().double()
+    policy, known = wide.exp(), wide.clamp(min=torch.finfo(wide.dtype).min)
+    entropies = -(policy * known).sum(-1, keepdim=True)
+    return (policy.square() * (known + entropies)).sum(-1).to(log_probs.dtype)
 
 
 policies: Registry[Callable[..., Policy]] = Registry("model", package="models")

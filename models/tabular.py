@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.policy import EXACT, Distortion, Policy, Samples, Step, Weigh, policies
+from models.policy import EXACT, Distortion, Policy, Samples, Step, Weigh, kappas_of, policies
 
 __all__ = ["StatePolicy", "TabularPolicy"]
 
@@ -108,6 +108,10 @@ class StatePolicy(Policy):
         index, _ = memory.locate(samples)
         log_probs = memory.flat_log_policy.gather(-1, index).view(samples.tokens.shape)
         return log_probs, _take(memory.entropy(), samples.states) if entropies else None
+
+    def kappas(self, samples: Samples) -> Tensor:
+        """One number a state, gathered."""
+        return _take(kappas_of(self._current().log_policy), samples.states)
 
     def gradient(self, samples: Samples, log_prob_weights: Tensor, entropy_weights: Tensor | None) -> Sequence[Tensor]:
         """Scatters the weights back into a table, which the next call overwrites, and on to the parameters."""

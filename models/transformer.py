@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.policy import EXACT, Distortion, Episodes, Policy, Samples, Step, policies
+from models.policy import EXACT, Distortion, Episodes, Policy, Samples, Step, kappas_of, policies
 from models.pretraining import pretrain_on_table
 from testbed.errors import BatchError, ConfigError
 
@@ -211,6 +211,11 @@ class TransformerPolicy(Policy):
         entropy = _entropy(rows) if entropies else None
         self._graph = (leaves, log_probs, entropy) if torch.is_grad_enabled() else None
         return log_probs.detach(), None if entropy is None else entropy.detach()
+
+    @torch.no_grad()
+    def kappas(self, samples: Samples) -> Tensor:
+        """A pass of its own, so that the graph of `evaluate` stays."""
+        return kappas_of(self._rows(samples, self._replayed(samples))[1])
 
     def gradient(self, samples: Samples, log_prob_weights: Tensor, entropy_weights: Tensor | None) -> Sequence[Tensor]:
         """Automatic differentiation of the last `evaluate`."""

@@ -305,7 +305,7 @@ class StatisticalClaim(Claim):
         }
 
 
-_ARGUMENTS = frozenset(inspect.signature(simulate).parameters) - {"seeds", "seed"}
+_ARGUMENTS = frozenset(inspect.signature(simulate).parameters) - {"seeds", "seed", "record"}
 """What a setting and an arm may say; the seeds are the claim's."""
 _SETTINGS = frozenset(item.name for item in fields(Settings))
 

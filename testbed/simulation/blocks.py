@@ -16,6 +16,7 @@ from envs.catalogue import Environment
 from models import make_policy
 from testbed.errors import ConfigError
 from testbed.objectives import Objective
+from testbed.records import RecordWriter
 from testbed.simulation.devices import check_device, episodes_on, on_device
 from testbed.simulation.settings import Settings
 from testbed.simulation.training import Row, Training
@@ -58,12 +59,15 @@ class Block:
         return self.settings.steps + 1
 
 
-def compute(block: Block, advance: Callable[[], object] = lambda: None) -> pd.DataFrame:
+def compute(
+    block: Block, advance: Callable[[], object] = lambda: None, writer: RecordWriter | None = None
+) -> pd.DataFrame:
     """Train a block's replicas and measure them.
 
     Args:
         block: the replicas.
         advance: called after every rollout, and once before the first.
+        writer: where every update is written down; `None`: nowhere.
 
     Returns:
         One row per replica and recorded step: the labels, `seed`, `step` (rollouts so far), `updates` and the metrics
@@ -78,7 +82,9 @@ def compute(block: Block, advance: Callable[[], object] = lambda: None) -> pd.Da
     policy = make_policy(
         block.model, _initial_logits(block, spec).to(device, settings.torch_dtype), episodes_on(spec, device)
     )
-    training = Training(on_device(block.objective, device), spec, policy, settings, block.seeds, block.master_seed)
+    training = Training(
+        on_device(block.objective, device), spec, policy, settings, block.seeds, block.master_seed, writer
+    )
     rows = []
     for row in training.run():
         advance()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +17,9 @@ from envs import make_spec
 from envs.automaton import Automaton
 from testbed.errors import ConfigError, TestbedWarning
 from testbed.objectives import Objective, make_objective
+from testbed.output import free_folder
 from testbed.progress import LateProgress
+from testbed.records import RecordWriter
 from testbed.simulation.blocks import Block, block_size, compute, replica_elements
 from testbed.simulation.estimate import Estimate, available_memory, memory_text
 from testbed.simulation.run import Run, environment_facts
@@ -36,6 +40,7 @@ def simulate(
     *,
     seeds: int = 64,
     seed: int = 0,
+    record: str | Path | None = None,
     **settings: Any,
 ) -> Run:
     """Train policies on a toy environment, all seeds at once, and measure them exactly.
@@ -55,6 +60,8 @@ def simulate(
         initial: logits of the initial policy, `(S, V)` or `(seeds, S, V)`; `None`: the environment's own.
         seeds: replicas per objective.
         seed: master seed; the same one gives the same table bit for bit, whatever else runs beside it.
+        record: new folder to write every update of the run down in, token by token, for `testbed replay`; of one
+            objective. Seeds are its replicas, prompts are numbered. The table stays the same.
         settings: the fields of `testbed.simulation.Settings`, such as `steps=100` or `learning_rate=4.0`.
 
     Returns:
@@ -63,8 +70,9 @@ def simulate(
 
     Raises:
         UnknownNameError: no such objective, environment, model, setting, optimiser or advantage.
-        ConfigError: a setting is out of range, there is no such device, `compile` cannot serve the objective or the
-            model, or the memory does not suffice.
+        ConfigError: a setting is out of range, there is no such device, `compile` cannot serve the objective, the model
+            or a record, a record is asked for of several objectives, or the memory does not suffice.
+        RunExistsError: the record's folder holds something.
 
     Warns:
         SimulationWarning: every ratio stayed 1, so that objectives which differ only by clipping cannot be told apart.
@@ -86,8 +94,13 @@ def simulate(
     if initial is not None and initial.dim() == 3 and len(initial) < seeds:
         raise ConfigError(f"initial has {len(initial)} policies; expected {seeds}, one per seed, or a single table")
 
-    # What has one value per replica is not cut.
-    whole = isinstance(rates, Tensor) or any(_has_tensor(item) for item in objectives)
+    if record is not None and len(objectives) > 1:
+        raise ConfigError(
+            f"record is {str(record)!r} and there are {len(objectives)} objectives; a record is of one. Call simulate "
+            "once for each, with a folder of its own"
+        )
+    # What has one value per replica is not cut, nor is what is written down rollout by rollout.
+    whole = record is not None or isinstance(rates, Tensor) or any(_has_tensor(item) for item in objectives)
     elements = replica_elements(spec, chosen.group_size)
     size = seeds if whole else min(seeds, block_size(elements, chosen.device))
     _check_memory(chosen, len(objectives) * seeds, size, elements)
@@ -112,8 +125,16 @@ def simulate(
                     },
                 )
             )
-    with LateProgress("simulating", sum(block.rollouts for block in blocks)) as progress:
-        table = pd.concat([compute(block, progress.advance) for block in blocks], ignore_index=True)
+    recorded = asdict(chosen) | ({"learning_rate": rates.tolist()} if isinstance(rates, Tensor) else {})
+    writer = None
+    if record is not None:
+        facts = {"env": spec.name, "model": model, "seeds": seeds, "seed": seed, **recorded}
+        writer = RecordWriter(free_folder(record), objective=labels[0], settings=facts)
+    with (
+        LateProgress("simulating", sum(block.rollouts for block in blocks)) as progress,
+        writer or contextlib.nullcontext(),
+    ):
+        table = pd.concat([compute(block, progress.advance, writer) for block in blocks], ignore_index=True)
     if "ratio/log_abs_mean" in table and not (table["ratio/log_abs_mean"] > 0).any():
         warnings.warn(
             "every probability ratio was exactly 1, so objectives that differ by their clipping have the same gradient "
@@ -121,7 +142,6 @@ def simulate(
             SimulationWarning,
             stacklevel=2,
         )
-    recorded = asdict(chosen) | ({"learning_rate": rates.tolist()} if isinstance(rates, Tensor) else {})
     return Run(
         table,
         {

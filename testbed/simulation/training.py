@@ -16,7 +16,9 @@ from models.policy import Policy, Samples
 from testbed.advantages import estimate, inputs_of, make_advantage_estimator, zero_variance
 from testbed.batch import TokenBatch
 from testbed.diagnostics import batch_metrics
+from testbed.errors import ConfigError
 from testbed.objectives import Objective
+from testbed.records import RecordWriter
 from testbed.simulation.compiled import CompiledLoop
 from testbed.simulation.gradients import LossGradient, Update
 from testbed.simulation.measurement import ExactMeasurement
@@ -50,9 +52,11 @@ class Training:
         settings: the loop.
         seeds: each replica's seed number; replicas of equal seed and environment see the same random numbers.
         master_seed: changes all of them.
+        writer: where every update is written down; `None`: nowhere.
 
     Raises:
-        ConfigError: programs are to be compiled for a policy or an objective that cannot be.
+        ConfigError: programs are to be compiled for a policy or an objective that cannot be, or they would hide what is
+            to be written down or read; or the objective reads κ at sampling time and a response has several writers.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Training:
         settings: Settings,
         seeds: Sequence[int],
         master_seed: int,
+        writer: RecordWriter | None = None,
     ) -> None:
         device = policy.parameters[0].device
         self.objective = objective
@@ -79,10 +84,22 @@ class Training:
         self._reads_lengths = "lengths" in inputs_of(self._advantages)
         self._optimiser = optimisers[settings.optimizer](policy.parameters, settings.learning_rate)
         self._loss_gradient = LossGradient(objective)
+        reads_kappas = not {"kappas", "old_kappas"}.isdisjoint(objective.needs)
+        self._needs_entropies = reads_kappas or not {"entropies", "old_entropies"}.isdisjoint(objective.needs)
+        self._needs_kappas = reads_kappas
+        self._writer = writer
+        self._rollouts = 0
         self._compiled = None
+        if settings.compile and (writer is not None or reads_kappas):
+            what = "a record is asked for" if writer is not None else f"{objective.label()} reads κ"
+            raise ConfigError(f"compile is on and {what}, which compiled programs do not give; switch compile off")
+        if settings.partial is not None and reads_kappas:
+            raise ConfigError(
+                f"partial is {settings.partial}, and {objective.label()} reads κ of the policy that wrote a token; it "
+                "is known for responses that one policy wrote. Switch partial off"
+            )
         if settings.compile:
             self._compiled = CompiledLoop(objective, policy, self._optimiser, settings.epochs, settings.max_grad_norm)
-        self._needs_entropies = "entropies" in objective.needs
         self._writers = 1 if settings.partial is None else -(-spec.horizon // settings.partial)
         self._past: deque[Policy] = deque(maxlen=settings.staleness + self._writers)
         self._mismatch = None if settings.mismatch is None else make_mismatch(settings.mismatch)
@@ -111,7 +128,8 @@ class Training:
     def _iterate(self, *, record: bool) -> dict[str, Tensor]:
         replicas, sequences, horizon = self._shape
         uniforms = self._uniforms.next()
-        samples, sampler_log_probs = self._rollout(uniforms[:, : sequences * horizon].view(self._shape))
+        self._rollouts += 1
+        samples, sampler_log_probs, old_kappas = self._rollout(uniforms[:, : sequences * horizon].view(self._shape))
         rewards = self.spec.draw_rewards(
             samples.final_states, samples.final_tokens, uniforms[:, sequences * horizon :], samples.log_probs.dtype
         )
@@ -122,13 +140,16 @@ class Training:
         minibatches: list[tuple[Samples, TokenBatch]] = []
         for number, positions in enumerate(self._minibatches):
             taken = _take_sequences(samples, positions)
+            # What only a record asks for is not shown to the objective, whose metrics would be others.
+            entropies = taken.entropies if self._needs_entropies else None
             fields: dict[str, Any] = {
                 "log_probs": taken.log_probs,
                 "old_log_probs": taken.log_probs,
                 "advantages": advantages if positions is None else advantages[:, positions],
                 "mask": taken.mask,
-                "entropies": taken.entropies,
-                "old_entropies": taken.entropies,
+                "entropies": entropies,
+                "old_entropies": entropies,
+                "old_kappas": _columns(old_kappas, positions) if self._needs_kappas else None,
                 "sampler_log_probs": _columns(sampler_log_probs, positions),
                 "groups": self._groups if positions is None else self._groups[positions],
             }
@@ -137,7 +158,10 @@ class Training:
             minibatches.append((taken, batch))
         self._batches = [batch for _, batch in minibatches]
         recorder = _UpdateRecorder(self.settings)
-        for update in self._updates(minibatches, record=record):
+        write = None
+        if self._writer is not None:
+            write = _RolloutWriter(self._writer, self._rollouts, rewards, self._groups, self._minibatches, old_kappas)
+        for update in self._updates(minibatches, record=record, write=write):
             with torch.no_grad():
                 recorder.add(self.objective, update)
         if not record:
@@ -147,9 +171,12 @@ class Training:
             "group/zero_variance_fraction": zero_variance(groups).to(rewards.dtype).mean(-1),
         }
 
-    def _rollout(self, uniforms: Tensor) -> tuple[Samples, Tensor | None]:
-        """Responses with the log-probabilities of the ratio's denominator, and those of a sampler that differs."""
-        entropies = self._needs_entropies
+    def _rollout(self, uniforms: Tensor) -> tuple[Samples, Tensor | None, Tensor | None]:
+        """Responses with the log-probabilities of the ratio's denominator, those of a sampler that differs, and κ.
+
+        κ is the denominator's, where somebody wants it and it is of one policy.
+        """
+        entropies = self._needs_entropies or self._writer is not None
         if self._past.maxlen == 1:
             writers = [self.policy]
         else:
@@ -163,10 +190,11 @@ class Training:
             drawn = self._mismatch.sample(
                 writers[0], self._initial_states, self.spec.step, uniforms, normals, entropies=entropies
             )
-            return writers[0].recompute(drawn, entropies=entropies), drawn.log_probs
+            recomputed = writers[0].recompute(drawn, entropies=entropies)
+            return recomputed, drawn.log_probs, self._old_kappas(writers, recomputed)
         if self._compiled is not None and len(writers) == 1:
-            step = self.spec.step
-            return self._compiled.sample(writers[0], self._initial_states, step, uniforms, entropies=entropies), None
+            start, step = self._initial_states, self.spec.step
+            return self._compiled.sample(writers[0], start, step, uniforms, entropies=entropies), None, None
         samples = None
         for number, writer in enumerate(writers, start=1):
             width = self.spec.horizon if self.settings.partial is None else number * self.settings.partial
@@ -177,16 +205,28 @@ class Training:
         if len(writers) == 1 and not writers[0].samples_exactly:
             # Otherwise rounding would pass for a ratio.
             samples = writers[0].recompute(samples, entropies=entropies)
-        return samples, None
+        return samples, None, self._old_kappas(writers, samples)
 
-    def _updates(self, minibatches: Sequence[tuple[Samples, TokenBatch]], *, record: bool) -> Iterator[Update]:
+    def _old_kappas(self, writers: Sequence[Policy], samples: Samples) -> Tensor | None:
+        wanted = len(writers) == 1 and (self._needs_kappas or self._writer is not None)
+        return writers[0].kappas(samples) if wanted else None
+
+    def _updates(
+        self, minibatches: Sequence[tuple[Samples, TokenBatch]], *, record: bool, write: _RolloutWriter | None
+    ) -> Iterator[Update]:
         """Make the updates that a rollout serves; yields what each of them saw, if recorded."""
         if self._compiled is not None:
             yield from self._compiled.update(minibatches, record=record)
             return
         limit = self.settings.max_grad_norm
-        for samples, batch in [*minibatches] * self.settings.epochs:
-            current = batch.with_current(*self.policy.evaluate(samples, entropies=self._needs_entropies))
+        for number, (samples, batch) in enumerate([*minibatches] * self.settings.epochs):
+            log_probs, entropies = self.policy.evaluate(samples, entropies=self._needs_entropies or write is not None)
+            kappas = self.policy.kappas(samples) if self._needs_kappas or write is not None else None
+            current = batch.with_current(
+                log_probs, entropies if self._needs_entropies else None, kappas if self._needs_kappas else None
+            )
+            if write is not None:
+                write.add(number, samples, current, entropies, kappas)
             gradients = self.policy.gradient(samples, *self._loss_gradient(current))
             norm = gradient_norm(gradients) if record or limit is not None else None
             if limit is not None:
@@ -196,6 +236,60 @@ class Training:
             if record:
                 assert norm is not None
                 yield Update(current, norm)
+
+
+class _RolloutWriter:
+    """Writes down the updates that one rollout serves.
+
+    Args:
+        writer: where they go.
+        step: number of the rollout, from 1.
+        rewards: `(R, B)`.
+        groups: `(B,)`, the prompt of each response.
+        minibatches: the responses of each mini-batch; `None`: all of them.
+        old_kappas: `(R, B, T)`, or `None`.
+    """
+
+    def __init__(
+        self,
+        writer: RecordWriter,
+        step: int,
+        rewards: Tensor,
+        groups: Tensor,
+        minibatches: Sequence[Tensor | None],
+        old_kappas: Tensor | None,
+    ) -> None:
+        self._writer, self._step, self._rewards, self._groups = writer, step, rewards, groups
+        self._minibatches, self._old_kappas = minibatches, old_kappas
+
+    def add(
+        self, number: int, samples: Samples, batch: TokenBatch, entropies: Tensor | None, kappas: Tensor | None
+    ) -> None:
+        """Write down update `number` of the rollout, with what the objective was not shown."""
+        positions = self._minibatches[number % len(self._minibatches)]
+        responses = torch.arange(len(self._groups), device=self._groups.device) if positions is None else positions
+        advantages = batch.response_advantages
+        assert advantages is not None
+        whole = TokenBatch.trusted(
+            like=batch,
+            log_probs=batch.log_probs,
+            old_log_probs=batch.old_log_probs,
+            advantages=advantages.squeeze(-1),
+            mask=batch.mask,
+            entropies=entropies,
+            old_entropies=samples.entropies,
+            kappas=kappas,
+            old_kappas=_columns(self._old_kappas, positions),
+            sampler_log_probs=batch.sampler_log_probs,
+        )
+        self._writer.add(
+            whole,
+            step=self._step,
+            update=number,
+            prompts=self._groups[responses],
+            rewards=self._rewards[:, responses],
+            responses=responses,
+        )
 
 
 class _UpdateRecorder:

@@ -134,7 +134,7 @@ def test_every_token_carries_the_log_prob_of_its_writer(partial: int | None, sta
     for rollout in range(6):
         past.append(policy.snapshot())
         uniforms = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(rollout), dtype=torch.float64)
-        samples, sampler_log_probs = training._rollout(uniforms)
+        samples, sampler_log_probs, _ = training._rollout(uniforms)
         assert sampler_log_probs is None
         for position in range(4):
             # The last writer is the policy of `staleness` rollouts ago, each earlier segment's is one rollout older.
@@ -152,7 +152,7 @@ def test_the_denominator_is_the_trainers_and_the_sampler_is_kept_beside_it() -> 
     policy = make_policy("tabular", spec.initial_logits)
     training = Training(make_objective("grpo"), spec, policy, Settings(group_size=2, mismatch=1.0), [0, 1], 0)
     uniforms = torch.rand(2, 2 * spec.prompts, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    samples, sampler_log_probs = training._rollout(uniforms)
+    samples, sampler_log_probs, _ = training._rollout(uniforms)
     assert sampler_log_probs is not None
     assert torch.equal(samples.log_probs, policy.evaluate(samples, entropies=False)[0])
     assert float((samples.log_probs - sampler_log_probs).abs().max()) > 0.1
