@@ -38,7 +38,14 @@ coefficient means: what a wrapper adds per token (an entropy bonus, a penalty) g
 that one coefficient is n times as strong where the mean is (1/B) Σ_i Σ_t as where it is (1/N) Σ_i Σ_t. The bonus can
 have a mean of its own.
 
-The pictures show F for a response of a single token, beside PPO with a clip of 0.2.
+![Weight of a token over the length of its response, by mean, whole and in two micro-batches](token_weights.svg)
+
+`testbed.reductions.token_weights` gives the weight of every token in closed form, for a step that is split into
+micro-batches too. Above, eight responses in two micro-batches, the short ones and the long ones: where each divides by
+its own counts, a token mean lets the short responses weigh almost five times as much, and the means over responses are
+as they were because both parts have four.
+
+The pictures below show F for a response of a single token, beside PPO with a clip of 0.2.
 """
 
 

@@ -18,9 +18,12 @@ from testbed.glossary import GLOSSARY, MetricInfo, glossary_table, metric_info
 __all__ = [
     "GLOSSARY",
     "ClipInterval",
+    "LengthBias",
     "MetricInfo",
     "batch_metrics",
+    "effective_sample_size",
     "glossary_table",
+    "length_bias",
     "metric_info",
     "token_average",
 ]
@@ -68,6 +71,83 @@ def token_average(values: Tensor, batch: TokenBatch) -> Tensor:
     """Mean of `values` `(..., B, T)` over the batch's own response tokens; NaN without any."""
     mask = batch.mask
     return torch.where(mask, values.to(batch.log_probs.dtype), 0).sum((-2, -1)) / mask.sum((-2, -1))
+
+
+def effective_sample_size(log_weights: Tensor, mask: Tensor) -> Tensor:
+    """(Σ w)² / Σ w² over the entries of the mask, w = e^log_weights: how many equal weights would scatter as much.
+
+    N where all weights are equal, 1 where a single one counts. For tokens give `batch.log_ratio` and `batch.mask`, for
+    whole responses the sum of a response's log-ratios, `(..., B, 1)`, and whether it has any token.
+
+    Args:
+        log_weights: `(..., B, T)`, any common constant added; what stands outside the mask is not read.
+        mask: bool `(..., B, T)`.
+
+    Returns:
+        `(...,)`, in entries; NaN without any.
+
+    Example:
+        >>> weights = torch.tensor([[3.0, 1.0, 9.0]], dtype=torch.float64)
+        >>> round(effective_sample_size(weights.log(), torch.tensor([[True, True, False]])).item(), 9)  # 4²/10
+        1.6
+    """
+    masked = log_weights.detach().masked_fill(~mask, -torch.inf).flatten(-2)
+    # Twice the largest would overflow where the weights themselves do not.
+    scaled = (masked - masked.amax(-1, keepdim=True)).exp()
+    return scaled.sum(-1).square() / scaled.square().sum(-1)
+
+
+class LengthBias(NamedTuple):
+    """How the weight of a response grows with its length.
+
+    Attributes:
+        slope: of a response's weight on its length, both relative to their means: 0 where every response weighs the
+            same, 1 where it weighs as its length.
+        standard_error: of the slope, robust against a spread that depends on the length (HC3).
+    """
+
+    slope: Tensor
+    standard_error: Tensor
+
+
+def length_bias(weights: Tensor, mask: Tensor) -> LengthBias:
+    """Regress the weight of a response in a step on its length.
+
+    Give what a step is made of: |dL/dlog p| of every token for an objective with its advantages, or `token_weights` for
+    a mean alone. Without a bias of its own a mean over responses has slope 0, one over tokens slope 1; advantages that
+    go with the length show as well, which is why the error is stated.
+
+        y_i = Σ_t w_it / mean,  x_i = n_i / mean,   slope = Σ (x - 1)(y - 1) / Σ (x - 1)²
+
+    Args:
+        weights: `(..., B, T)`; their size counts, not their sign.
+        mask: bool `(..., B, T)`. Empty responses take no part.
+
+    Returns:
+        `(...,)` each; NaN where all lengths are equal, or the weights are all 0. The error is NaN where one response
+        alone has a length of its own: nothing is known of its scatter.
+
+    Reference: MacKinnon and White, Some heteroskedasticity-consistent covariance matrix estimators, 1985 (HC3).
+
+    Example:
+        >>> mask = torch.arange(4) < torch.tensor([[1], [2], [3], [4]])
+        >>> length_bias(mask.double() / mask.sum(), mask).slope.item()  # a mean over tokens
+        1.0
+    """
+    kept = mask.to(weights.dtype)
+    lengths, totals = kept.sum(-1), (weights.detach().abs().masked_fill(~mask, 0)).sum(-1)
+    present = lengths > 0
+    count = present.sum(-1, keepdim=True)
+    x, y = (
+        (values / (values.sum(-1, keepdim=True) / count) - 1).masked_fill(~present, 0) for values in (lengths, totals)
+    )
+    spread = x.square().sum(-1, keepdim=True)
+    slope = (x * y).sum(-1, keepdim=True) / spread
+    free = 1 - 1 / count - x.square() / spread
+    # A leverage of 1 leaves no residual; rounding leaves one of 1e-16.
+    scatter = torch.where(free > 1e-9, (y - slope * x) / free, torch.nan) * x
+    variance = scatter.where(present & (x != 0), torch.zeros_like(x)).square().sum(-1) / spread.squeeze(-1).square()
+    return LengthBias(slope.squeeze(-1), variance.sqrt())
 
 
 def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str, Tensor]:

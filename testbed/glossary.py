@@ -85,6 +85,11 @@ GLOSSARY: dict[str, MetricInfo] = {
         apart="verl's `actor/entropy` is that of the old policy; its `actor/entropy_loss` follows `loss_agg_mode`",
     ),
     "entropy/ratio_mean": MetricInfo("mean of H_new/H_old over response tokens with H_old > 0", "1"),
+    "entropy/coefficient": MetricInfo(
+        "weight of the bonus for entropy that an adaptive coefficient applies in this step",
+        "loss per nat",
+        apart="TRL's `entropy_coef` is the coefficient before the gate, which is 0 above the target",
+    ),
     "kl/old": MetricInfo(
         "mean of log q - log p: the k1 estimate of KL(old ‖ current)",
         "nats per token",

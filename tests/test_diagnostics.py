@@ -3,13 +3,24 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from testbed import TokenBatch
-from testbed.diagnostics import GLOSSARY, ClipInterval, batch_metrics, glossary_table, metric_info, token_average
+from testbed.diagnostics import (
+    GLOSSARY,
+    ClipInterval,
+    batch_metrics,
+    effective_sample_size,
+    glossary_table,
+    length_bias,
+    metric_info,
+    token_average,
+)
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective, objective_names
+from testbed.reductions import token_weights
 
 # Ratios 2 and ½ with A = 1, ratio 1 with A = -2, and a response of A = 0 with ratio 4; the last column is padding.
 RATIOS = torch.tensor([[2.0, 0.5, 1.0], [1.0, 1.0, 1.0], [4.0, 1.0, 1.0]], dtype=torch.float64)
@@ -229,3 +240,69 @@ def test_divergences_of_close_policies_keep_their_digits_in_single_precision():
     for name in ("kl/old_k3", "kl/ref"):
         assert found[torch.float64][name].item() == pytest.approx(half_square, rel=1e-3)
         assert found[torch.float32][name].item() == pytest.approx(found[torch.float64][name].item(), rel=2e-4)
+
+
+def test_effective_sample_size_by_hand():
+    # Weights 2 and ½ of one response, 1 and 4 of the others: (7.5)² / (4 + 0.25 + 1 + 16).
+    found = effective_sample_size(batch().log_ratio, batch().mask)
+    assert found.item() == pytest.approx(7.5**2 / 21.25, rel=1e-15)
+
+
+def test_effective_sample_size_of_weights_that_overflow():
+    # Two equal weights of e^2000 and one that is nothing beside them; the fourth is outside the mask.
+    weights = torch.tensor([[2000.0, 2000.0, -2000.0, 3000.0]], dtype=torch.float64)
+    assert effective_sample_size(weights, torch.tensor([[True, True, True, False]])).item() == 2.0
+
+
+def test_effective_sample_size_of_nothing_is_missing():
+    assert effective_sample_size(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool)).isnan()
+
+
+LONG = torch.arange(6) < torch.tensor([[6], [1], [4], [2], [0]])
+
+
+@pytest.mark.parametrize(
+    ("reduction", "slope"),
+    [
+        ("token_mean", 1.0),
+        ("seq_mean_token_sum", 1.0),
+        ("seq_mean_token_sum_norm", 1.0),
+        ("seq_mean_token_mean", 0.0),
+        ("seq_sum_token_mean", 0.0),
+    ],
+)
+def test_length_bias_of_a_mean_alone(reduction, slope):
+    found = length_bias(token_weights(LONG, reduction), LONG)
+    assert found.slope.item() == pytest.approx(slope, abs=1e-15)
+    assert found.standard_error.item() == pytest.approx(0.0, abs=1e-15)
+
+
+def test_length_bias_and_its_error_are_those_of_the_sandwich():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 5, 6, generator=generator, dtype=torch.float64)
+    found = length_bias(weights, LONG.expand(2, 5, 6))
+    for replica in range(2):
+        present = LONG.any(-1).numpy()
+        x = LONG.sum(-1).double().numpy()[present]
+        y = (weights[replica].abs() * LONG).sum(-1).numpy()[present]
+        x, y = x / x.mean(), y / y.mean()
+        design = np.stack([np.ones_like(x), x], -1)
+        inverse = np.linalg.inv(design.T @ design)
+        coefficients = inverse @ design.T @ y
+        leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+        residual = (y - design @ coefficients) / (1 - leverage)
+        sandwich = inverse @ (design.T * residual**2) @ design @ inverse
+        assert found.slope[replica].item() == pytest.approx(coefficients[1], rel=1e-12)
+        assert found.standard_error[replica].item() == pytest.approx(np.sqrt(sandwich[1, 1]), rel=1e-12)
+
+
+def test_length_bias_of_equal_lengths_is_missing():
+    mask = torch.ones(3, 2, dtype=torch.bool)
+    assert length_bias(token_weights(mask, "token_mean"), mask).slope.isnan()
+
+
+def test_the_scatter_of_a_length_that_occurs_once_is_unknown():
+    mask = torch.arange(4) < torch.tensor([[4], [2], [2], [2]])
+    found = length_bias(token_weights(mask, "token_mean"), mask)
+    assert found.slope.item() == pytest.approx(1.0)
+    assert found.standard_error.isnan()

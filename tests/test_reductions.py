@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from testbed import TokenBatch
-from testbed.errors import UnknownNameError
-from testbed.reductions import reduction_names, reductions
+from testbed.errors import BatchError, ConfigError, UnknownNameError
+from testbed.reductions import reduction_names, reductions, token_weights
 
 # Two responses of 3 and 1 tokens and an empty one: losses 1, 2, 3 and 10.
 LOSS = torch.tensor([[1.0, 2.0, 3.0], [10.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -61,3 +61,55 @@ def test_replicas_are_reduced_one_by_one(name):
 def test_unknown_name_is_explained():
     with pytest.raises(UnknownNameError, match=r"unknown reduction 'token_meen'; did you mean 'token_mean'\?"):
         reductions["token_meen"]
+
+
+@pytest.mark.parametrize("name", reduction_names())
+def test_closed_form_weights_are_the_derivative_of_the_reduction(name):
+    loss = LOSS.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(reductions[name](loss, batch(), 5), loss)
+    torch.testing.assert_close(token_weights(MASK, name, max_length=5), expected * MASK, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("name", reduction_names())
+@pytest.mark.parametrize("accumulation", ["mean", "sum"])
+def test_weights_of_micro_batches_are_those_of_their_losses(name, accumulation):
+    # Parts of two responses and of one, the empty one in a part of its own left out of the count.
+    mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+    loss = LOSS.clone().requires_grad_()
+    parts = [slice(0, 2), slice(2, 3)]
+    total = sum(reductions[name](loss[rows], batch(mask[rows]), 5) for rows in parts)
+    (expected,) = torch.autograd.grad(total / 2 if accumulation == "mean" else total, loss)
+    found = token_weights(mask, name, max_length=5, parts=[2, 1], accumulation=accumulation)
+    torch.testing.assert_close(found, expected * mask, rtol=1e-15, atol=0)
+
+
+def test_global_counts_make_micro_batches_invisible():
+    for name in reduction_names():
+        assert torch.equal(token_weights(MASK, name, parts=[1, 2]), token_weights(MASK, name))
+
+
+def test_weights_by_hand():
+    # token_mean in parts of 4 and 0 tokens, averaged: 1/4 each, halved; the empty part has no weight.
+    assert token_weights(MASK, "token_mean", parts=[2, 1], accumulation="mean").sum().item() == 0.5
+    # Without a constant L is the width: 1/(2·3).
+    assert token_weights(MASK, "seq_mean_token_sum_norm")[0, 0].item() == pytest.approx(1 / 6, rel=1e-15)
+
+
+def test_weights_of_replicas():
+    assert token_weights(torch.stack([MASK, MASK]), "token_mean")[1].sum().item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"reduction": "mean"}, UnknownNameError, "unknown reduction 'mean'"),
+        ({"parts": [2, 2]}, BatchError, r"parts \[2, 2\] are 4 responses; the mask has 3"),
+        ({"parts": [3, 0]}, ConfigError, r"parts is \[3, 0\]; expected at least one response in each"),
+        ({"accumulation": "average"}, ConfigError, "accumulation is 'average'; expected one of global, mean, sum"),
+        ({"mask": MASK.double()}, BatchError, r"mask is torch.float64 \(3, 3\); expected bool"),
+    ],
+)
+def test_weights_reject(arguments, error, message):
+    given = {"mask": MASK, "reduction": "token_mean"} | arguments
+    with pytest.raises(error, match=message):
+        token_weights(**given)

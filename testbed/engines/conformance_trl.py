@@ -16,6 +16,8 @@ from testbed.engines.conformance import Comparison, Engine, EngineLoss, deferred
 
 MAX_LENGTH = 256
 """The maximum completion length that TRL's dr_grpo divides by."""
+LAST_ENTROPY = 0.1
+"""The mean entropy of the step before, nats: below TRL's target of 0.2."""
 
 
 def _loss(
@@ -52,6 +54,8 @@ def _trainer_loss(kind: Literal["grpo", "gmpo"], sampler_cap: float | None, sett
 
     def loss(batch: TokenBatch) -> Tensor:
         assert batch.entropies is not None
+        # What an adaptive coefficient remembers of the step before, which every call is the next of.
+        trainer.entropy_coef, trainer._last_world_entropy = config.entropy_coef, LAST_ENTROPY
         statistics = (batch.log_probs, batch.entropies, None)
         trainer._get_per_token_logps_and_entropies = lambda *arguments, **keywords: statistics
         nothing = torch.zeros(batch.mask.shape[0], 1, dtype=torch.int64)
@@ -65,6 +69,8 @@ def _trainer_loss(kind: Literal["grpo", "gmpo"], sampler_cap: float | None, sett
             "ref_per_token_logps": batch.ref_log_probs,
             "num_items_in_batch": batch.mask.sum(),
         }
+        if config.off_policy_mask_threshold is not None:
+            inputs["sampling_per_token_logps"] = batch.sampler_log_probs
         if sampler_cap is not None:
             # TRL computes these while it generates; its loss multiplies with them.
             assert batch.sampler_log_probs is not None
@@ -96,7 +102,9 @@ def _bare_trainer(trainer_class: Any, config: Any, sampler_cap: float | None) ->
         "accelerator": SimpleNamespace(
             num_processes=1,
             sync_gradients=True,
+            device=torch.device("cpu"),
             gather=lambda values: values,
+            pad_across_processes=lambda values, **details: values,
             reduce=lambda values, reduction: values,
         ),
         "_metrics": {"train": defaultdict(list), "eval": defaultdict(list)},
@@ -113,6 +121,7 @@ def _bare_trainer(trainer_class: Any, config: Any, sampler_cap: float | None) ->
         "entropy_coef": config.entropy_coef,
         "use_adaptive_entropy": config.use_adaptive_entropy,
         "_entropy_bonus_enabled": not math.isclose(config.entropy_coef, 0) or config.use_adaptive_entropy,
+        "_entropy_window_stats": None,
         "use_vllm": sampler_cap is not None,
         "vllm_importance_sampling_correction": sampler_cap is not None,
     }
@@ -245,6 +254,21 @@ COMPARISONS = (
         objective="entropy_bonus(base=luspo,entropy_reduction=token_mean)",
         setting="luspo, sequence level, epsilons 2e-3 and 2.5e-3, entropy_coef=0.01",
         loss=_loss("luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3, entropy_coef=0.01),
+    ),
+    Comparison(
+        objective=f"adaptive_entropy(base=grpo,coefficient=0.01,last_entropy={LAST_ENTROPY})",
+        setting="grpo, use_adaptive_entropy, entropy_coef=0.01",
+        loss=_loss("grpo", use_adaptive_entropy=True, entropy_coef=0.01),
+    ),
+    Comparison(
+        objective="top_entropy(base=grpo)",
+        setting="grpo, top_entropy_quantile=0.2",
+        loss=_loss("grpo", top_entropy_quantile=0.2),
+    ),
+    Comparison(
+        objective="off_policy_mask(base=grpo)",
+        setting="grpo, off_policy_mask_threshold=0.5",
+        loss=_loss("grpo", off_policy_mask_threshold=0.5),
     ),
     Comparison(
         objective="importance_correction(base=grpo)",

@@ -101,7 +101,8 @@ class WorkerLoss:
     own entropy and reference terms are not added, wrap the objective instead.
 
     Raises:
-        ConfigError: the objective does not exist, or reads the whole mini-batch and got a part of it.
+        ConfigError: the objective does not exist, changes from step to step, or reads the whole mini-batch and got a
+            part of it.
         BatchError: when called, an entropy or a reference is not in the mini-batch; the message says which.
     """
 
@@ -112,6 +113,11 @@ class WorkerLoss:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolved", make_objective(self.objective))
+        if self.resolved.adapts:
+            raise ConfigError(
+                f"{self.resolved.label()} changes from step to step ({self.resolved.adapts}), and verl's workers keep "
+                "one objective for all of them; entropy_bonus has a coefficient that stays"
+            )
 
     def __call__(
         self, model_output: Mapping[str, Any], data: Any, dp_group: Any = None

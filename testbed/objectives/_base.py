@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -102,6 +102,9 @@ class Objective(ABC):
     """Empty where A = 0 gives neither loss nor gradient; otherwise the term that remains."""
     cuts_gradient: ClassVar[str] = ""
     """Empty where the gradient is the derivative of the loss; otherwise what stands under a stop-gradient."""
+    adapts: ClassVar[str] = ""
+    """Empty for an objective that is the same in every step; otherwise what of it follows the training: a loop has to
+    ask for `next_step` after every optimiser step."""
     closed_form: ClassVar[bool] = False
     """Whether `log_prob_gradient` states the gradient of the class's token loss. A class that states one of the two
     anew is taken to have a closed form where it states the gradient, unless it declares otherwise."""
@@ -178,6 +181,10 @@ class Objective(ABC):
             torch.nn.functional.pad(detached, (0, padding)) if padding else detached,
             lambda: {**batch_metrics(core, self.clip_interval(core)), **self.own_metrics(core)},
         )
+
+    def next_step(self, batch: TokenBatch) -> Objective:
+        """What is minimised in the step after one on `batch`, the whole of it; itself unless the class `adapts`."""
+        return self
 
     def max_length_or(self, padded_width: int) -> Hyper:
         """The constant of `seq_mean_token_sum_norm`, a number or `(...,)`; the padded width unless there is one."""
@@ -258,7 +265,7 @@ class Wrapper(Objective):
         object.__setattr__(self, "needs", tuple(dict.fromkeys((*base.needs, *self.needs))))
         for trait in ("needs_whole_batch", "compares_responses"):
             object.__setattr__(self, trait, getattr(self, trait) or getattr(base, trait))
-        for reason in ("mixes_advantages", "exact_on_policy", "acts_without_advantage", "cuts_gradient"):
+        for reason in ("mixes_advantages", "exact_on_policy", "acts_without_advantage", "cuts_gradient", "adapts"):
             object.__setattr__(self, reason, getattr(self, reason) or getattr(base, reason))
         super().__post_init__()
 
@@ -298,6 +305,10 @@ class Wrapper(Objective):
 
     def own_metrics(self, batch: TokenBatch) -> Mapping[str, Tensor]:
         return self.wrapped.own_metrics(batch)
+
+    def next_step(self, batch: TokenBatch) -> Objective:
+        following = self.wrapped.next_step(batch)
+        return self if following is self.wrapped else replace(self, base=following)
 
     def max_length_or(self, padded_width: int) -> Hyper:
         return self.wrapped.max_length_or(padded_width)

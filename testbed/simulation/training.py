@@ -236,6 +236,9 @@ class Training:
             if record:
                 assert norm is not None
                 yield Update(current, norm)
+            if self.objective.adapts:
+                self.objective = self.objective.next_step(current)
+                self._loss_gradient = LossGradient(self.objective)
 
 
 class _RolloutWriter:

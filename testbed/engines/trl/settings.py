@@ -57,6 +57,11 @@ def check_settings(objective: Objective, args: Any, rollout_func: Any = None) ->
                 f"{name}={value!r} would have no effect: the loss is {objective.label()}. Leave it out of GRPOConfig "
                 "and give the objective, the advantage or a wrapper that setting"
             )
+    if objective.adapts:
+        raise ConfigError(
+            f"{objective.label()} changes from step to step ({objective.adapts}), and this trainer keeps one objective "
+            "for all of them. Leave the wrapper out; entropy_bonus has a coefficient that stays"
+        )
     for name in COUNTS:
         count = getattr(args, name)
         if count is None or count < 1:
