@@ -12,6 +12,7 @@ import pytest
 from analysis.claims import ExactClaim
 from analysis.judging.claim import Falsifier, Null
 from analysis.judging.estimands import difference, final
+from analysis.statistics import MINIMUM_SEEDS
 from testbed.errors import ConfigError
 from testbed.registry import Registry
 from tests.analysis.judging.small import QUICK, RETURN, SHARED, small_claim
@@ -134,3 +135,19 @@ def test_a_claim_file_that_cannot_be_loaded_is_named(
 def test_a_claim_is_checked_without_making_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envs.catalogue.Environment.assemble", lambda *_, **__: pytest.fail("tables were made"))
     small_claim(setting=QUICK | {"env": "ModularSum-v1(length=11,modulus=9)"})
+
+
+def test_the_calibration_plants_twice_the_threshold_unless_the_claim_says_what() -> None:
+    assert small_claim(threshold=0.25).planted_effect == 0.5
+    assert small_claim(threshold=0.25, planted=0.75).planted_effect == 0.75
+
+
+def test_the_fewest_seeds_that_give_a_verdict_are_allowed() -> None:
+    assert small_claim(seeds=MINIMUM_SEEDS).seeds == MINIMUM_SEEDS
+    with pytest.raises(ConfigError, match="seeds is 4; expected a whole number of at least 5"):
+        small_claim(seeds=MINIMUM_SEEDS - 1)
+
+
+def test_a_claim_cannot_be_written_to() -> None:
+    with pytest.raises(AttributeError, match="cannot assign"):
+        small_claim().threshold = 0.0  # type: ignore[misc]
