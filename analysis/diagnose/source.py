@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,9 @@ HEAD = 1 << 16
 
 LONGEST_LINE = 64 << 20
 """Bytes of one row; a longer one is no row of a log."""
+
+LONGEST_UNBROKEN = 1 << 30
+"""Bytes of standard input without a line break: more is not copied to the disk to find out what it is."""
 
 _CHUNK = 4 << 20
 
@@ -48,7 +50,7 @@ class Source:
         path: the file; "-" reads standard input into a temporary file.
 
     Raises:
-        ConfigError: the file is empty.
+        ConfigError: the file is empty, or standard input does not break its line.
     """
 
     def __init__(self, path: str | Path, stream: IO[bytes] | None = None) -> None:
@@ -57,7 +59,7 @@ class Source:
         self._spooled: IO[bytes] | None = None
         if stream is not None:
             self._spooled = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the source
-            shutil.copyfileobj(stream, self._spooled, _CHUNK)
+            self._spool(stream, self._spooled)
         with self._raw() as file:
             self.head = file.read(HEAD)
         if not self.head.strip(b"\0 \t\r\n"):
@@ -67,6 +69,17 @@ class Source:
         if self.encoding:
             with self.open() as file:
                 self.head = file.read(HEAD)
+
+    def _spool(self, stream: IO[bytes], file: IO[bytes]) -> None:
+        unbroken = 0
+        while chunk := stream.read(_CHUNK):
+            file.write(chunk)
+            last = chunk.rfind(b"\n")
+            unbroken = unbroken + len(chunk) if last < 0 else len(chunk) - last - 1
+            if unbroken > LONGEST_UNBROKEN:
+                file.close()
+                size = LONGEST_UNBROKEN >> 20
+                raise ConfigError(f"{self.name} has a line of more than {size} MiB; expected the log of a training run")
 
     def _raw(self) -> IO[bytes]:
         if self._spooled is not None:

@@ -111,6 +111,13 @@ def test_hostile_keys_are_text_in_the_page(tmp_path):
     assert "\x1b" not in page(found)
 
 
+def test_standard_input_that_never_breaks_its_line_is_not_copied_to_the_end(monkeypatch):
+    monkeypatch.setattr("analysis.diagnose.source.LONGEST_UNBROKEN", 100)
+    endless = io.BytesIO(b"{" + b"1" * 200)
+    with pytest.raises(ConfigError, match="standard input has a line of more than 0 MiB"):
+        diagnose("-", standard_input=endless)
+
+
 def test_standard_input(tmp_path):
     text = "\n".join(json.dumps({"step": i, **GOOD}) for i in range(5))
     found = diagnose("-", standard_input=io.BytesIO(text.encode()))
