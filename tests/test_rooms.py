@@ -1,6 +1,7 @@
 """Rooms are entered by their doors: no module imports another package's private modules or names.
 
-import-linter's contracts name modules; that every name with an underscore stays at home is a statement about names.
+import-linter's contract keeps private modules at home; that every name with an underscore stays there too, and that
+tests enter what they mirror only, it cannot say.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
+
+from tests.private_modules import PrivateModules
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "envs", "models", "testbed")
@@ -78,3 +82,12 @@ def is_module(name: str) -> bool:
 )
 def test_what_trespassing_is(package: str, imported: str, refused: bool) -> None:
     assert trespasses(package, imported) == refused
+
+
+def test_the_contract_names_who_enters_a_private_module_from_outside() -> None:
+    graph = grimp.ImportGraph()
+    for importer in ("testbed.objectives.erc", "testbed.cli"):
+        graph.add_import(importer=importer, imported="testbed.objectives._base")
+    check = PrivateModules("private", {}, {}).check(graph, verbose=False)
+    assert check.metadata["trespasses"] == [("testbed.cli", "testbed.objectives._base")]
+    assert not check.kept
