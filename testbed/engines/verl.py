@@ -10,6 +10,10 @@ Two routes, as an objective needs:
 verl's configuration has no place for the hyper-parameters of other people's losses, so that they are part of the name's
 entry: the environment variable `TESTBED_VERL_OBJECTIVES` names a YAML file of `name: dapo(clip_high=0.3)`. Ray workers
 see the variable if `ray_kwargs.ray_init.runtime_env.env_vars` passes it on.
+
+`TESTBED_VERL_RECORD` names a folder in which every worker writes down its updates for `testbed replay`, see
+`testbed.engines.verl_recording`. A policy loss is handed neither prompts nor rewards nor entropies; the record of a
+`WorkerLoss(…, record=…)` has what the mini-batch has.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
+from testbed.engines.verl_recording import VerlRecording, recording_asked_for
 from testbed.errors import ConfigError, TestbedError
 from testbed.masking import MAX_LOG_RATIO
 from testbed.objectives import Objective, make_objective, objective_names
@@ -52,10 +57,12 @@ def policy_loss(objective: Objective | str) -> Callable[..., tuple[Tensor, dict[
     `rollout_is_weights` multiply the token loss.
 
     Raises:
-        ConfigError: the objective needs more than verl hands a policy loss. When called: `loss_agg_mode` was changed
-            to another mean than the objective's, or an objective that reads the whole mini-batch got a part of it.
+        ConfigError: the objective needs more than verl hands a policy loss, or a record is asked for without saying how
+            many updates a rollout serves. When called: `loss_agg_mode` was changed to another mean than the
+            objective's, or an objective that reads the whole mini-batch got a part of it.
     """
     resolved = make_objective(objective)
+    recording = recording_asked_for(resolved.label())
     if resolved.needs:
         raise ConfigError(
             f"{resolved.label()} needs {', '.join(resolved.needs)}, which verl does not hand to a policy loss; use "
@@ -86,7 +93,10 @@ def policy_loss(objective: Objective | str) -> Callable[..., tuple[Tensor, dict[
             "mask": response_mask.bool(),
             "sampler_log_probs": sampler,
         }
-        return _evaluate(weighted, fields, information)
+        batch, value, metrics = _evaluate(weighted, fields, information)
+        if recording is not None and log_prob.requires_grad:
+            recording.add(batch, information)
+        return value, metrics
 
     return loss
 
@@ -108,8 +118,11 @@ class WorkerLoss:
 
     objective: Objective | str
     """An objective, its name, or `name(key=value,…)`."""
+    record: str | None = None
+    """Folder to write every update down in; `None`: nothing is written."""
     resolved: Objective = field(init=False, repr=False)
     """The objective itself."""
+    _recording: VerlRecording | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolved", make_objective(self.objective))
@@ -118,6 +131,8 @@ class WorkerLoss:
                 f"{self.resolved.label()} changes from step to step ({self.resolved.adapts}), and verl's workers keep "
                 "one objective for all of them; entropy_bonus has a coefficient that stays"
             )
+        recording = None if self.record is None else VerlRecording(self.record, self.resolved.label(), updates=None)
+        object.__setattr__(self, "_recording", recording)
 
     def __call__(
         self, model_output: Mapping[str, Any], data: Any, dp_group: Any = None
@@ -145,7 +160,16 @@ class WorkerLoss:
         information = {
             name: data[name] for name in ("dp_size", "batch_num_tokens", "global_batch_size") if name in data
         }
-        loss, metrics = _evaluate(self.resolved, fields, information)
+        batch, loss, metrics = _evaluate(self.resolved, fields, information)
+        if self._recording is not None and fields["log_probs"].requires_grad:
+            scores = next((name for name in ("token_level_scores", "rm_scores") if name in data), None)
+            self._recording.add(
+                batch,
+                information,
+                prompts=data.select("prompts").to_padded_tensor()["prompts"] if "prompts" in data else None,
+                rewards=None if scores is None else data.select(scores).to_padded_tensor()[scores].sum(-1),
+                last=bool(data["update_lr_scheduler"]) if "update_lr_scheduler" in data else False,
+            )
         # Each micro-batch contributes its part of a sum, as in verl's own loss.
         return loss, {**metrics, "actor/pg_loss": Metric(value=loss.detach(), aggregation=AggregationType.SUM)}
 
@@ -235,7 +259,7 @@ def _registered_difference(registered: Callable[..., tuple[Tensor, Any]], name: 
 
 def _evaluate(
     objective: Objective, fields: Mapping[str, Tensor | None], information: Mapping[str, Any]
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[TokenBatch, Tensor, dict[str, float]]:
     tokens, sequences = information.get("batch_num_tokens"), information.get("global_batch_size")
     processes = int(information.get("dp_size") or 1)
     mask = fields["mask"]
@@ -255,7 +279,7 @@ def _evaluate(
     # One evaluation gives both; data parallelism averages gradients, the loss is a sum over processes.
     output = objective(batch)
     metrics = {f"actor/{name}": value.item() for name, value in output.metrics.items() if bool(value.isfinite())}
-    return output.loss * processes, metrics
+    return batch, output.loss * processes, metrics
 
 
 def _check_mean(objective: Objective, configured: str) -> None:

@@ -167,6 +167,11 @@ class RecordWriter:
         """Whether an earlier run of this rank wrote updates to the folder."""
         return bool(self._written)
 
+    @property
+    def last_step(self) -> int:
+        """The last rollout that an earlier run of this rank wrote; 0 where there is none."""
+        return max((step for step, _ in self._written), default=0)
+
     def wants(self, step: int, update: int) -> bool:
         """Whether an update is recorded: its rollout is one of every so many, and it is not on disk yet."""
         return step % self.every == 0 and (step, update) not in self._written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,11 +20,11 @@ needs("peft")
 
 from models.causal_lm import load_causal_lm
 from testbed.batch import TokenBatch
-from testbed.engines.trl import ObjectiveTrainer
+from testbed.engines.trl import ObjectiveTrainer, RecordCallback
 from testbed.errors import ConfigError
 from testbed.objectives import make_objective
 from testbed.records import RecordedUpdate, read_record
-from tests.engines.test_trl import build
+from tests.engines.test_trl import TRL_ADVANTAGE, build
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -150,6 +151,42 @@ def test_an_error_leaves_whole_rollouts(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the grader is gone"):
         train("dapo", tmp_path, max_steps=8, reward_funcs=reward)
     assert {update.step for update in recorded(tmp_path / "record")} == {1}
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_a_callback_writes_what_trls_own_trainer_trains_on(tmp_path: Path, iterations: int) -> None:
+    # The same run once with TRL's loss and the callback, once with ours: the same numbers are written down.
+    settings: dict[str, Any] = {"num_iterations": iterations, "max_steps": 3, "learning_rate": 1e-4}
+    theirs = build(None, tmp_path / "theirs", loss_type="dapo", epsilon_high=0.28, **settings)
+    theirs.add_callback(RecordCallback(theirs, tmp_path / "theirs" / "record", objective="dapo"))
+    theirs.train()
+    ours = build("dapo", tmp_path / "ours", advantage=TRL_ADVANTAGE, record=tmp_path / "ours" / "record", **settings)
+    ours.train()
+    pairs = zip(recorded(tmp_path / "theirs" / "record"), recorded(tmp_path / "ours" / "record"), strict=True)
+    seen = 0
+    for one, other in pairs:
+        seen += 1
+        assert (one.step, one.update, one.token_count) == (other.step, other.update, other.token_count)
+        for name in ("log_probs", "old_log_probs", "entropies"):
+            np.testing.assert_allclose(one.numbers[name], other.numbers[name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.advantages, other.advantages, rtol=1e-5, atol=1e-6)
+        assert one.rewards.tolist() == other.rewards.tolist()
+        assert one.responses.tolist() == other.responses.tolist()
+        assert np.unique(one.prompts, return_inverse=True)[1].tolist() in (
+            np.unique(other.prompts, return_inverse=True)[1].tolist(),
+            (1 - np.unique(other.prompts, return_inverse=True)[1]).tolist(),
+        )
+        # TRL scores the old policy only where it is another one, and then without entropies.
+        assert ("old_entropies" in one.numbers) == (iterations == 1)
+    assert seen == 3
+
+
+def test_a_callback_does_not_continue_another_runs_record(tmp_path: Path) -> None:
+    for expected in (None, "holds a record already"):
+        trainer = build(None, tmp_path, max_steps=1)
+        trainer.add_callback(RecordCallback(trainer, tmp_path / "record"))
+        with contextlib.nullcontext() if expected is None else pytest.raises(ConfigError, match=expected):
+            trainer.train()
 
 
 TWO_PROCESSES = """

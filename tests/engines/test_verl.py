@@ -25,6 +25,7 @@ from testbed.engines import verl as adapter
 from testbed.engines.verl import PREFIX, WorkerLoss, check_verl, policy_loss, register_objectives
 from testbed.errors import BatchError, ConfigError, TestbedError
 from testbed.objectives import make_objective
+from testbed.records import read_record
 
 # Other people's deprecations.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -94,6 +95,24 @@ def test_a_worker_loss_equals_verls_own() -> None:
         results.append((value.detach(), torch.autograd.grad(value, new)[0]))
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-15)
     assert results[0][1].abs().sum() > 0.1
+
+
+def test_a_worker_loss_writes_down_what_the_mini_batch_has(tmp_path: Path) -> None:
+    loss = pickle.loads(pickle.dumps(WorkerLoss("erc", record=str(tmp_path / "record"))))
+    scores = torch.zeros(4, WIDTH, dtype=torch.float64)
+    scores[:, 0] = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    for last in (False, True):
+        data = mini_batch(entropy=OLD_ENTROPIES, token_level_scores=scores, update_lr_scheduler=last)
+        output = {"log_probs": packed(NEW.clone().requires_grad_()), "entropy": packed(ENTROPIES)}
+        loss(model_output=output, data=data)
+    updates = list(read_record(tmp_path / "record").updates())
+    assert [(update.step, update.update) for update in updates] == [(1, 0), (1, 1)]
+    assert updates[0].rewards.tolist() == [1.0, 0.0, 1.0, 0.0]
+    # All four prompts of the mini-batch are the same tokens.
+    assert len(set(updates[0].prompts.tolist())) == 1
+    batch = updates[0].batch()
+    torch.testing.assert_close(batch.old_entropies[batch.mask], OLD_ENTROPIES[MASK].float())
+    torch.testing.assert_close(batch.entropies[batch.mask], ENTROPIES[MASK].float())
 
 
 @pytest.mark.parametrize("loss_mode", ["dcpo", "ce_gppo", "sapo", "gspo"])

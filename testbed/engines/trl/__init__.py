@@ -3,13 +3,14 @@
 `trainer` says which of TRL's methods do something else here; what they do instead is an object each: `prompts` (reading
 and numbering), `rounds` (sampling until groups are informative, advantages), `step` (one optimiser step: counts, loss,
 refusal), `checkpoint`, `metrics`, `head` (log-probabilities without logits), `routing` (mixtures of experts),
-`settings` (what contradicts what).
+`settings` (what contradicts what), `recording` (every update written down; `RecordCallback` for TRL's own losses).
 """
 
 from __future__ import annotations
 
+from testbed.engines.trl.recording import RecordCallback
 from testbed.engines.trl.rewards import overlong_reward
 from testbed.engines.trl.settings import check_settings
 from testbed.engines.trl.trainer import ObjectiveTrainer
 
-__all__ = ["ObjectiveTrainer", "check_settings", "overlong_reward"]
+__all__ = ["ObjectiveTrainer", "RecordCallback", "check_settings", "overlong_reward"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from testbed.errors import ConfigError
 
 try:
+    from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
     from trl.trainer.utils import FusedCausalLMOutput, RepeatSampler
 except ModuleNotFoundError as error:
-    if error.name != "trl":
+    if error.name not in ("trl", "transformers"):
         raise
     GRPOConfig = GRPOTrainer = FusedCausalLMOutput = RepeatSampler = object
+    TrainerCallback = object  # type: ignore[assignment,misc]
 
-__all__ = ["FusedCausalLMOutput", "GRPOConfig", "GRPOTrainer", "RepeatSampler", "require_trl"]
+__all__ = ["FusedCausalLMOutput", "GRPOConfig", "GRPOTrainer", "RepeatSampler", "TrainerCallback", "require_trl"]
 
 
 def require_trl() -> None:

@@ -18,7 +18,7 @@ from testbed.engines.trl.step import response_mask
 from testbed.errors import ConfigError
 from testbed.sampling import collect_groups, informative_groups
 
-__all__ = ["Responses", "Sampling"]
+__all__ = ["Responses", "Sampling", "weighted_rewards"]
 
 Responses = dict[str, Any]
 """A batch of responses as TRL passes it on, with `rewards` and `prompt_number` beside its own columns."""
@@ -103,12 +103,10 @@ class Sampling:
     # -- what TRL calls while it samples ---------------------------------------------------------------------------
 
     def note_rewards(self, per_function: Tensor, weights: Tensor) -> None:
-        """Keep the weighted sum of rewards `(responses of all processes, functions)`; NaN where no function scored."""
+        """Keep the rewards of all processes, see `weighted_rewards`."""
         if self._open is None:
             return
-        # Products and sums of single-precision numbers are exact in double, whatever the order of the functions.
-        rewards = (per_function.double() * weights.to(per_function.device)).nansum(1).to(per_function.dtype)
-        self._open.noted["rewards"] = rewards.masked_fill(per_function.isnan().all(1), torch.nan)
+        self._open.noted["rewards"] = weighted_rewards(per_function, weights)
 
     def score(self, pass_: Callable[..., Any]) -> Any:
         """A forward pass over fresh responses; the first is the old policy's, one for the reference may follow."""
@@ -231,6 +229,13 @@ class Sampling:
                     "dynamic_sampling=1"
                 )
         return joined
+
+
+def weighted_rewards(per_function: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of rewards `(responses, functions)`; NaN where no function scored."""
+    # Products and sums of single-precision numbers are exact in double, whatever the order of the functions.
+    rewards = (per_function.double() * weights.to(per_function.device)).nansum(1).to(per_function.dtype)
+    return rewards.masked_fill(per_function.isnan().all(1), torch.nan)
 
 
 def _padded_alike(values: list[Tensor], left: bool, filling: int) -> Tensor:

@@ -27,7 +27,7 @@ from testbed.engines.trl.head import Kappas, use_own_head
 from testbed.engines.trl.installed import GRPOConfig, GRPOTrainer, require_trl
 from testbed.engines.trl.metrics import Recorder, without_missing
 from testbed.engines.trl.prompts import EpochSampler, PromptNumbers, PromptReader, with_empty_responses
-from testbed.engines.trl.recording import Recording, settings_of
+from testbed.engines.trl.recording import Recording, names_of_numbers, settings_of
 from testbed.engines.trl.rewards import with_overlong_reward
 from testbed.engines.trl.rounds import Sampling
 from testbed.engines.trl.routing import RoutingReplay
@@ -160,7 +160,9 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
                 rank=self.accelerator.process_index,
             )
             micro_batches = args.steps_per_generation * args.num_iterations
-            self.recording = Recording(writer, numbers, micro_batches, args.gradient_accumulation_steps)
+            self.recording = Recording(
+                writer, names_of_numbers(numbers), micro_batches, args.gradient_accumulation_steps
+            )
         self.optimiser_step: OptimiserStep | None = None
         # Before every tracker.
         self.callback_handler.callbacks.insert(0, without_missing())
@@ -278,7 +280,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         with torch.no_grad():
             self.record.every(step.objective(batch).metrics)
         if self.recording is not None:
-            self.recording.add(step, self._step)
+            self.recording.add(step.micro_batches, step.scored, self._step)
 
     def _score(self, model: Any, inputs: Mapping[str, Any]) -> Scored:
         score = functools.partial(
@@ -324,11 +326,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
                 raise ConfigError(f"{folder} has no checkpoint that is whole; start without resuming")
         elif resume_from_checkpoint:
             chosen = required_whole(Path(resume_from_checkpoint))
-        if chosen is None and self.recording is not None and self.recording.writer.continues:
-            raise ConfigError(
-                f"{self.recording.writer.path} holds a record already; give a run that starts anew another folder, or "
-                "resume the run that it is of"
-            )
+        if chosen is None and self.recording is not None:
+            self.recording.start_anew()
         with contextlib.nullcontext() if self.recording is None else self.recording.kept():
             return super().train(resume_from_checkpoint=None if chosen is None else str(chosen), **settings)
 
