@@ -164,6 +164,8 @@ class FinetuneSettings:
     """Of the record: only rollouts whose number is a multiple of it."""
     record_share: float = 1.0
     """Of the record: about this share of the prompts of each rollout, in (0, 1]."""
+    shared_prefixes: bool | None = None
+    """Whether a prompt is run once for all of its responses in training; None: where it pays and the model allows."""
     lora: Mapping[str, Any] | None = None
     """Fields of peft's LoraConfig; None: all weights are trained."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -550,6 +552,7 @@ class _Run:
             record=self.folder / RECORD_FOLDER if self.settings.record else None,
             record_every=self.settings.record_every,
             record_share=self.settings.record_share,
+            shared_prefixes=self.settings.shared_prefixes,
             peft_config=peft,
         )
         _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)

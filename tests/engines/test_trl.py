@@ -56,7 +56,7 @@ def build(
 ) -> GRPOTrainer:
     """A trainer of TRL's (no objective) or ours on a tiny model; settings of ours are taken out of those of TRL."""
     own = ("advantage", "dynamic_sampling", "overlong_cache", "peft_config", "reward_funcs", "rollout_func")
-    own += ("processing_class", "record", "record_every", "routing_replay")
+    own += ("processing_class", "record", "record_every", "routing_replay", "shared_prefixes")
     given = {name: settings.pop(name) for name in own if name in settings}
     tiny, tokenizer = load_causal_lm("qwen2-0.1m")
     model = tiny if model is None else model
@@ -245,7 +245,7 @@ def fixed(prompts, trainer):
 
 for objective in {objectives!r}:
     trainer = here.build(objective, Path({folder!r}), per_device_train_batch_size={per_device}, rollout_func=fixed,
-        max_grad_norm=0.0, max_steps=2)
+        max_grad_norm=0.0, max_steps=2, **{settings!r})
     gradients = here.note_gradients(trainer)
     trainer.train()
     if trainer.accelerator.is_main_process:
@@ -260,43 +260,54 @@ if torch.distributed.is_initialized():
 """
 
 
+Steps = dict[str, tuple[list[Tensor], list[float], list[float]]]
+"""By objective: gradients, losses and largest ratios of the optimiser steps."""
+
+
+def in_processes(processes: int, tmp_path: Path, objectives: list[str], **settings: Any) -> Steps:
+    """Train the same two optimiser steps on some processes of this machine, started as users start them."""
+    folder = tmp_path / str(processes)
+    folder.mkdir()
+    script = folder / "run.py"
+    script.write_text(
+        TWO_PROCESSES.format(
+            root=str(Path(__file__).parents[2]),
+            tests=str(Path(__file__).parent),
+            objectives=objectives,
+            folder=str(folder),
+            per_device=8 // processes // 2,
+            settings=settings,
+        )
+    )
+    launch = [sys.executable]
+    if processes > 1:
+        # The launcher's only mode with several processes on one machine; the variable below keeps it on the CPU.
+        launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    for _ in range(2):
+        done = subprocess.run(
+            [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        # Rarely gloo itself aborts a process; what is compared are the numbers of a run that finished.
+        if "SIGABRT" not in done.stderr:
+            break
+    assert done.returncode == 0, f"{done.stderr[:3000]} … {done.stderr[-2000:]}"
+    return {name: torch.load(folder / f"{name}.pt") for name in objectives}
+
+
+def assert_same_steps(actual: Steps, expected: Steps) -> None:
+    for name, (gradients, losses, ratios) in expected.items():
+        assert_same_gradients(actual[name][0], gradients)
+        torch.testing.assert_close(torch.tensor(actual[name][1]), torch.tensor(losses), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(actual[name][2]), torch.tensor(ratios), rtol=1e-5, atol=0)
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     objectives = ["dapo", "dcpo", "bapo", "importance_correction"]
-    results = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        script = folder / "run.py"
-        script.write_text(
-            TWO_PROCESSES.format(
-                root=str(Path(__file__).parents[2]),
-                tests=str(Path(__file__).parent),
-                objectives=objectives,
-                folder=str(folder),
-                per_device=8 // processes // 2,
-            )
-        )
-        launch = [sys.executable]
-        if processes > 1:
-            # The launcher's only mode with several processes on one machine; the variable below keeps it on the CPU.
-            launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-            launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
-        for _ in range(2):
-            done = subprocess.run(
-                [*launch, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
-            )
-            # Rarely gloo itself aborts a process; what is compared below are the numbers of a run that finished.
-            if "SIGABRT" not in done.stderr:
-                break
-        assert done.returncode == 0, f"{done.stderr[:3000]} … {done.stderr[-2000:]}"
-        results.append({name: torch.load(folder / f"{name}.pt") for name in objectives})
-    for name in objectives:
-        (one, one_loss, one_ratio), (two, two_loss, two_ratio) = results[0][name], results[1][name]
-        assert_same_gradients(two, one)
-        torch.testing.assert_close(torch.tensor(two_loss), torch.tensor(one_loss), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(torch.tensor(two_ratio), torch.tensor(one_ratio), rtol=1e-5, atol=0)
+    one, two = (in_processes(processes, tmp_path, objectives) for processes in (1, 2))
+    assert_same_steps(two, one)
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from testbed.engines.trl.installed import FusedCausalLMOutput
+from testbed.engines.trl.shared_prefixes import SharedPrefixes, balance_loss, run_packed
 from testbed.token_statistics import token_statistics_from_hidden
 
-__all__ = ["Kappas", "use_own_head"]
+__all__ = ["Kappas", "takes_own_head", "use_own_head"]
 
 _SCALED = (
     "final_logit_softcapping",
@@ -50,24 +51,32 @@ class Kappas:
         return scored, torch.cat(noted)[:, -scored[0].shape[1] :] if noted else None
 
 
-def use_own_head(model: Any, temperature: float, kappas: Kappas) -> bool:
+def takes_own_head(model: Any) -> bool:
+    """Whether a causal language model's logits are the product of its states and its head, and nothing more."""
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    config = model.config.get_text_config()
+    return config is model.config and all(getattr(config, name, None) is None for name in _SCALED)
+
+
+def use_own_head(model: Any, temperature: float, kappas: Kappas, prefixes: SharedPrefixes) -> bool:
     """Let `model(…, fused_lm_head=True)` score response positions with `token_statistics_from_hidden`.
 
     Returns whether it does, up to what depends on the pass.
 
-    TRL's own head stays where logits are scaled or capped on the way, where the head's weight is spread over processes,
-    and for the pass that also asks a mixture of experts for its auxiliary loss.
+    TRL's own head stays where `takes_own_head` says so, where the head's weight is spread over processes, and where a
+    mixture of experts is asked for its auxiliary loss on prompts that are not shared.
 
     Args:
         model: a causal language model, or an adapter around one.
         temperature: of the sampling; logits are divided by it.
         kappas: where κ goes when somebody wants it.
+        prefixes: whether prompts that several responses share are run once.
     """
+    if not takes_own_head(model):
+        return False
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
-    config = model.config.get_text_config()
-    if config is not model.config or any(getattr(config, name, None) is not None for name in _SCALED):
-        return False
     trl_forward = model.forward
 
     # generate() reads the signature to see which arguments a model knows.
@@ -76,18 +85,32 @@ def use_own_head(model: Any, temperature: float, kappas: Kappas) -> bool:
         head = self.get_output_embeddings()
         # The marks of FSDP2 and of DeepSpeed's ZeRO-3.
         spread = hasattr(head.weight, "full_tensor") or hasattr(head.weight, "ds_id")
-        if not fused_lm_head or labels is None or settings.get("output_router_logits") or spread:
+        own = fused_lm_head and labels is not None and not spread
+        packed = prefixes.packed(labels, settings) if own and not arguments else None
+        balanced = settings.get("output_router_logits")
+        if not own or (balanced and packed is None):
             return trl_forward(*arguments, fused_lm_head=fused_lm_head, labels=labels, **settings)
-        states = self.base_model(*arguments, **{**settings, "use_cache": False}).last_hidden_state[:, :-1]
-        labels = labels[:, 1:]
+        width, auxiliary = labels.shape[1], None
+        if packed is None:
+            states = self.base_model(*arguments, **{**settings, "use_cache": False}).last_hidden_state[:, :-1]
+            labels = labels[:, 1:]
+        else:
+            outputs = run_packed(self.base_model, packed, output_router_logits=balanced)
+            states, labels = packed.states(outputs.last_hidden_state), labels[:, packed.width :]
+            if balanced:
+                auxiliary = balance_loss(self.config, outputs.router_logits, packed)
         scored = labels != -100
         given = states[scored], head.weight, labels[scored], temperature
         settings = {"bias": head.bias, "check": False, "with_kappas": kappas.wanted}
         results: tuple[Tensor, ...] = token_statistics_from_hidden(*given, **settings)
-        spread_out = [value.new_zeros(scored.shape).masked_scatter(scored, value) for value in results]
+        # What is left out of labels stands before what is scored.
+        whole = functools.partial(torch.nn.functional.pad, pad=(width - 1 - scored.shape[1], 0))
+        spread_out = [whole(value.new_zeros(scored.shape).masked_scatter(scored, value)) for value in results]
         if kappas.wanted:
             kappas.note(spread_out[2])
-        return FusedCausalLMOutput(log_probs=spread_out[0], entropy=spread_out[1], label_mask=scored)
+        return FusedCausalLMOutput(
+            log_probs=spread_out[0], entropy=spread_out[1], label_mask=whole(scored), aux_loss=auxiliary
+        )
 
     model.forward = types.MethodType(forward, model)
     return True

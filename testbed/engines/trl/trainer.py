@@ -23,7 +23,7 @@ from testbed.advantages import make_advantage_estimator
 from testbed.batch import TokenBatch
 from testbed.engines.folders import seal, storing, unseal
 from testbed.engines.trl.checkpoint import Label, load_converted, newest_whole, required_whole, rotate
-from testbed.engines.trl.head import Kappas, use_own_head
+from testbed.engines.trl.head import Kappas, takes_own_head, use_own_head
 from testbed.engines.trl.installed import GRPOConfig, GRPOTrainer, require_trl
 from testbed.engines.trl.metrics import Recorder, without_missing
 from testbed.engines.trl.prompts import EpochSampler, PromptNumbers, PromptReader, with_empty_responses
@@ -32,6 +32,7 @@ from testbed.engines.trl.rewards import with_overlong_reward
 from testbed.engines.trl.rounds import Sampling
 from testbed.engines.trl.routing import RoutingReplay
 from testbed.engines.trl.settings import check_sampling, check_settings
+from testbed.engines.trl.shared_prefixes import SharedPrefixes
 from testbed.engines.trl.step import OptimiserStep, Scored, token_batch
 from testbed.errors import BatchError, ConfigError
 from testbed.objectives import Objective, make_objective
@@ -81,6 +82,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             A resumed run continues it; several processes write shards of their own.
         record_every: only rollouts whose number is a multiple of it.
         record_share: about this share of the prompts of each rollout, in (0, 1].
+        shared_prefixes: run a prompt once for all of its responses in a micro-batch, in scoring and training; `None`:
+            where it saves a tenth of the tokens and the model allows it. See `testbed.engines.trl.shared_prefixes`.
         overlong_cache: L_cache of DAPO's soft overlong punishment, with `max_completion_length` as L_max; `None`: no
             punishment. Overlong filtering is TRL's `mask_truncated_completions`.
         **trl: every other argument of `GRPOTrainer`.
@@ -105,6 +108,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         record: str | Path | None = None,
         record_every: int = 1,
         record_share: float = 1.0,
+        shared_prefixes: bool | None = None,
         **trl: Any,
     ) -> None:
         require_trl()
@@ -166,14 +170,27 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         self.optimiser_step: OptimiserStep | None = None
         # Before every tracker.
         self.callback_handler.callbacks.insert(0, without_missing())
+        whole = self.accelerator.unwrap_model(self.model)
+        self.shared_prefixes = SharedPrefixes(whole, shared_prefixes, self._obstacle_to_sharing(whole, routing_replay))
         own_head = not args.cast_lm_head_to_fp32 and use_own_head(
-            self.accelerator.unwrap_model(self.model), self.temperature, self.kappas
+            whole, self.temperature, self.kappas, self.shared_prefixes
         )
         if not own_head and not {"kappas", "old_kappas"}.isdisjoint(self.objective.needs):
             raise ConfigError(
                 f"{self.objective.label()} reads κ of every position, which TRL's head does not give; it stays where "
                 "logits are scaled, capped or cast to single precision. Choose a model or an objective without that"
             )
+
+    def _obstacle_to_sharing(self, model: Any, routing_replay: bool) -> str:
+        """What of this trainer's settings speaks against running a prompt once for several responses."""
+        obstacles = {
+            "prompts have images, which belong to one response each": self._is_vlm,
+            "routing_replay replays the experts of a batch in which every response has its own prompt": routing_replay,
+            "the model's weights are spread over processes": self.is_fsdp_enabled or self.is_deepspeed_enabled,
+            "torch_compile compiles for one shape of batches": self.args.torch_compile,
+            "the head of this model is TRL's own": self.args.cast_lm_head_to_fp32 or not takes_own_head(model),
+        }
+        return next((reason for reason, holds in obstacles.items() if holds), "")
 
     # -- prompts and responses -------------------------------------------------------------------------------------
 
