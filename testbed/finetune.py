@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from testbed.records import check_thinning
 from testbed.simulation.storage import write_atomically
 
 if TYPE_CHECKING:
-    from envs.grading import Grader
+    from envs.grading import Grade, Grader
     from envs.math_tasks import MathTask
     from testbed.engines.evaluation import Evaluation
 
@@ -91,6 +92,8 @@ class TaskSettings:
     """Whether a list in that column means that any of its answers will do."""
     chat: bool = False
     """Whether prompts are put into the tokenizer's chat template."""
+    system_turn: bool = True
+    """Whether a turn that the chat template itself puts before the user's stays there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,14 @@ class FinetuneSettings:
     """Of the weights."""
     warm_start: WarmStartSettings | None = None
     """None: the model starts as it is."""
+    beyond: TaskSettings | None = None
+    """Further problems the model is evaluated on before and after, such as harder ones."""
+    shots: int = 0
+    """The first so many problems of `train` stand solved before every question, and are not learned from."""
+    answer_prefix: str = ""
+    """How every answer begins; the model goes on from there, and is graded with it."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end an answer, for models that do not end it: a newline, the next question."""
     advantage: str | None = None
     """Advantage estimator; None: the objective's own."""
     dynamic_sampling: int = 1
@@ -199,6 +210,15 @@ class FinetuneSettings:
         steps = self.trainer["max_steps"]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ConfigError(f"trainer.max_steps is {shown(steps)}; expected a whole number of at least 1")
+        if self.shots < 0:
+            raise ConfigError(f"shots is {self.shots}; expected at least 0")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError(f"stop is {shown(self.stop)}; expected a list of texts of at least one character")
+        if self.answer_prefix and self.warm_start is not None:
+            raise ConfigError(
+                "a warm start learns whole solutions, and answer_prefix has their beginning written already; leave one "
+                "of the two out"
+            )
         if self.evaluation.samples < 1 or not self.evaluation.temperature > 0:
             raise ConfigError(
                 f"evaluation has samples={self.evaluation.samples} and temperature={self.evaluation.temperature}; "
@@ -227,6 +247,12 @@ class FinetuneResult:
             before, after = (percent(self.evaluation[phase][name]) for phase in ("before", "after"))
             lines.append(f"{label:<8} {before}  ->  {after}")
         lines.append(f"{'change':<8} {percent(self.evaluation['difference'])} of avg@{k}, paired by problem")
+        beyond = self.evaluation.get("beyond")
+        if beyond is not None:
+            before, after = (percent(beyond[phase]["average"]) for phase in ("before", "after"))
+            lines.append(f"{'beyond':<8} {before}  ->  {after} of avg@{k}, {beyond['after']['problems']} problems")
+        before, after = (f"{self.evaluation[phase]['unfinished']:.1%}" for phase in ("before", "after"))
+        lines.append(f"{'unended':<8} {before}  ->  {after} of the sampled answers were cut off at the limit")
         return lines
 
 
@@ -412,6 +438,7 @@ class _Run:
     def start(self) -> None:
         """The model reinforcement learning begins with, and how good it is."""
         from models.causal_lm import load_causal_lm
+        from models.pretrained import dequantised, is_gguf
 
         start = self.folder / START_FOLDER
         with self.processes.main_process_first():
@@ -421,6 +448,8 @@ class _Run:
             if problem is None:
                 self.model, self.tokenizer = load_causal_lm(str(start), dtype=self.settings.dtype)
             else:
+                if is_gguf(self.settings.model):
+                    dequantised(self.settings.model, self.settings.dtype, self.say)
                 self.model, self.tokenizer = load_causal_lm(
                     self.settings.model,
                     tokenizer=self.settings.tokenizer,
@@ -469,27 +498,40 @@ class _Run:
         self.tokenizer.save_pretrained(folder)
 
     def _tasks(self) -> dict[str, MathTask]:
-        from envs.math_tasks import load_task
         from models.prompts import adopt_tokens, check_text, encode_prompts, encode_solutions
 
         adopt_tokens(self.model, self.tokenizer)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        tasks = {}
-        for phase, task in (("train", self.settings.train), ("test", self.settings.test)):
-            options = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("source", "chat")}
-            loaded = load_task(task.source, **options)
-            tasks[phase] = loaded.with_chat_template(self.tokenizer) if task.chat else loaded
+        tasks: dict[str, MathTask] = {}
+        settings = {"train": self.settings.train, "test": self.settings.test, "beyond": self.settings.beyond}
+        loaded = {phase: _load(task) for phase, task in settings.items() if task is not None}
+        examples = loaded["train"][: self.settings.shots]
+        for phase, task in settings.items():
+            if task is None:
+                continue
+            tasks[phase] = loaded[phase].with_examples(examples) if self.settings.shots else loaded[phase]
+            if task.chat:
+                tasks[phase] = tasks[phase].with_chat_template(self.tokenizer, system_turn=task.system_turn)
+            tasks[phase] = tasks[phase].with_answer_prefix(self.settings.answer_prefix)
             encode_prompts(self.tokenizer, [problem.prompt for problem in tasks[phase]], vocabulary)
             encode_solutions(self.tokenizer, [(item.prompt, item.solution) for item in tasks[phase]], vocabulary)
             for problem in tasks[phase]:
                 check_text(problem.answer)
         return tasks
 
+    def grade(self, responses: Sequence[str], answers: Sequence[str]) -> list[Grade]:
+        """Verdicts on answers with the beginning that was written for them."""
+        return self.grader.grade_batch([self.settings.answer_prefix + text for text in responses], answers)
+
+    def reward(self, completions: Sequence[str], answer: Sequence[str], **_: Any) -> list[float]:
+        """1 for a right answer and 0 for any other, with the signature TRL calls reward functions by."""
+        return [float(grade.correct) for grade in self.grade(completions, answer)]
+
     def _warm_start(self, settings: WarmStartSettings) -> None:
         from models.causal_lm import warm_start
 
         def correct(responses: Sequence[str], answers: Sequence[str]) -> list[bool]:
-            return [grade.correct for grade in self.grader.grade_batch(responses, answers)]
+            return [grade.correct for grade in self.grade(responses, answers)]
 
         problems = list(self.tasks["train"])
         done = warm_start(
@@ -498,6 +540,7 @@ class _Run:
             problems,
             correct=correct,
             max_new_tokens=self.length,
+            stop=self.settings.stop,
             seed=self.settings.seed,
             **{**dataclasses.asdict(settings), "probes": problems[: settings.probes]},
         )
@@ -544,7 +587,7 @@ class _Run:
             processing_class=self.tokenizer,
             args=_trainer_arguments(self.settings, self.folder),
             train_dataset=self.tasks["train"].dataset(),
-            reward_funcs=self.grader.reward,
+            reward_funcs=self.reward,
             advantage=self.settings.advantage,
             dynamic_sampling=self.settings.dynamic_sampling,
             overlong_cache=self.settings.overlong_cache,
@@ -553,6 +596,7 @@ class _Run:
             record_every=self.settings.record_every,
             record_share=self.settings.record_share,
             shared_prefixes=self.settings.shared_prefixes,
+            stop=self.settings.stop,
             peft_config=peft,
         )
         _follow(trainer, self.folder / LOG_FILE, self.say if self.processes.is_main_process else None)
@@ -584,28 +628,37 @@ class _Run:
         return known
 
     def _evaluate(self, phase: str, seconds: float | None = None) -> None:
-        from testbed.engines.evaluation import evaluate, paired_difference
+        from testbed.engines.evaluation import paired_difference
 
-        measured = evaluate(
+        measured = self._measured("test")
+        known = self._evaluations() | {phase: measured.facts()}
+        if "beyond" in self.tasks:
+            known["beyond"] = known.get("beyond", {}) | {phase: self._measured("beyond").facts()}
+        if phase == "after":
+            known["facts"] = self._facts(seconds)
+            for both in (known, *([known["beyond"]] if "beyond" in known else [])):
+                difference = paired_difference(both["before"]["per_problem"], both["after"]["per_problem"])
+                both["difference"] = difference._asdict()
+        text = json.dumps(missing_as_null(known), indent=1, allow_nan=False) + "\n"
+        write_atomically(self.folder / EVALUATION_FILE, text.encode())
+        self._write_samples(phase, measured)
+        self.say(f"{phase}: avg@{measured.k} {percent(measured.average._asdict())}")
+
+    def _measured(self, task: str) -> Evaluation:
+        from testbed.engines.evaluation import evaluate
+
+        return evaluate(
             self.model,
             self.tokenizer,
-            list(self.tasks["test"]),
-            self.grader.grade_batch,
+            list(self.tasks[task]),
+            self.grade,
             samples=self.settings.evaluation.samples,
             max_new_tokens=self.length,
             temperature=self.settings.evaluation.temperature,
             batch_size=self.settings.evaluation.batch_size,
             seed=self.settings.seed,
+            stop=self.settings.stop,
         )
-        known = self._evaluations() | {phase: measured.facts()}
-        if "before" in known and "after" in known:
-            difference = paired_difference(known["before"]["per_problem"], known["after"]["per_problem"])
-            known["difference"] = difference._asdict()
-            known["facts"] = self._facts(seconds)
-        text = json.dumps(missing_as_null(known), indent=1, allow_nan=False) + "\n"
-        write_atomically(self.folder / EVALUATION_FILE, text.encode())
-        self._write_samples(phase, measured)
-        self.say(f"{phase}: avg@{measured.k} {percent(measured.average._asdict())}")
 
     def _facts(self, seconds: float | None) -> dict[str, Any]:
         packages = ("torch", "transformers", "trl", "accelerate")
@@ -616,6 +669,7 @@ class _Run:
             "processes": self.processes.num_processes,
             "seconds": seconds,
             "training_seconds": self.training_seconds,
+            "peak_bytes": _peak_bytes(),
             "versions": {package: metadata.version(package) for package in packages},
         }
 
@@ -624,6 +678,13 @@ class _Run:
         rows = [row for row in read_log(path) if row["phase"] != phase]
         rows += [{"phase": phase, **sample._asdict()} for sample in measured.samples[: self.settings.evaluation.shown]]
         _write_rows(path, rows)
+
+
+def _load(task: TaskSettings) -> MathTask:
+    from envs.math_tasks import load_task
+
+    apart = ("source", "chat", "system_turn")
+    return load_task(task.source, **{key: value for key, value in vars(task).items() if key not in apart})
 
 
 def _trainer_settings(settings: FinetuneSettings, checkpoints: Path) -> dict[str, Any]:
@@ -741,7 +802,21 @@ def _saved(path: Path) -> FinetuneSettings:
     return read_settings(FinetuneSettings, read_yaml(path), str(path))
 
 
-_BEFORE_TRAINING = ("model", "tokenizer", "dtype", "train", "test", "warm_start", "evaluation", "seed", "device")
+_BEFORE_TRAINING = (
+    "model",
+    "tokenizer",
+    "dtype",
+    "train",
+    "test",
+    "beyond",
+    "shots",
+    "answer_prefix",
+    "stop",
+    "warm_start",
+    "evaluation",
+    "seed",
+    "device",
+)
 """The settings that decide a start and its evaluation, the length of a response among the trainer's aside."""
 
 
@@ -791,8 +866,9 @@ def _check_sources(settings: FinetuneSettings) -> None:
     from models.causal_lm import check_available as check_model
 
     check_model(settings.model)
-    for task in (settings.train, settings.test):
-        check_task(task.source)
+    for task in (settings.train, settings.test, settings.beyond):
+        if task is not None:
+            check_task(task.source)
 
 
 def _on_cpu(settings: FinetuneSettings) -> bool:
@@ -809,6 +885,16 @@ def percent(estimate: Mapping[str, float | None]) -> str:
         "missing" if estimate[name] is None else f"{estimate[name]:.1%}" for name in ("value", "low", "high")
     )
     return f"{value} [{low}, {high}]"
+
+
+def _peak_bytes() -> int | None:
+    """The most memory this process ever held; `None` where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    # In kilobytes, but on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _silent(line: str) -> None:

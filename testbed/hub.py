@@ -12,8 +12,8 @@ from testbed.errors import ConfigError
 
 __all__ = ["OFFLINE_CONFIGURATIONS", "hub_obstacle", "offline_error"]
 
-OFFLINE_CONFIGURATIONS = ("cpu-smoke", "cpu-moe", "gpu-arithmetic")
-"""Configurations of `testbed finetune` that need nothing from the hub."""
+OFFLINE_CONFIGURATIONS = ("cpu-smoke", "cpu-moe", "gpu-arithmetic", "smollm2-sums")
+"""Configurations of `testbed finetune` that need nothing from the hub; the last needs `make pretrained`."""
 
 
 def hub_obstacle(seconds: float = 2.5) -> str | None:
@@ -45,7 +45,7 @@ def offline_error(kind: str, name: str, obstacle: str) -> ConfigError:
     >>> print(offline_error("data set", "openai/gsm8k", "HF_HUB_OFFLINE is set"))
     cannot fetch the data set 'openai/gsm8k': this machine is offline (HF_HUB_OFFLINE is set), and no copy is in the
     cache that HF_HOME names (...). Give a local path, point HF_HOME at a cache that has it (and set HF_HUB_OFFLINE=1),
-    or use a configuration that needs no hub: cpu-smoke, cpu-moe, gpu-arithmetic
+    or use a configuration that needs no hub: cpu-smoke, cpu-moe, gpu-arithmetic, smollm2-sums
     """
     cache = os.environ.get("HF_HOME", "not set: ~/.cache/huggingface")
     return ConfigError(

@@ -13,11 +13,15 @@ from types import ModuleType
 
 import pytest
 
-__all__ = ["needs"]
+from models.pretrained import check_gguf
+from testbed.errors import ConfigError
+
+__all__ = ["needs", "needs_model"]
 
 EXTRAS = {
     "accelerate": "llm",
     "datasets": "llm",
+    "gguf": "pretrained",
     "math_verify": "dev",
     "peft": "llm",
     "playwright": "dev",
@@ -36,3 +40,15 @@ def needs(package: str) -> ModuleType:
     if extra in os.environ.get("TESTBED_EXTRAS", "").split():
         return importlib.import_module(package)
     return pytest.importorskip(package, reason=f"{package} is not installed" + (f" (extra {extra})" if extra else ""))
+
+
+def needs_model(name: str) -> str:
+    """The name of a model of `models.pretrained.PRETRAINED` whose file is here, or what asked for it is skipped."""
+    needs("gguf")
+    try:
+        check_gguf(name)
+    except ConfigError as error:
+        if "pretrained" in os.environ.get("TESTBED_EXTRAS", "").split():
+            raise
+        pytest.skip(f"{error} (make pretrained)")
+    return name

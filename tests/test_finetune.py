@@ -82,6 +82,7 @@ def test_trl_accepts_every_ready_configuration(name: str, tmp_path: Path) -> Non
 
 def test_the_promised_configurations_are_there() -> None:
     promised = {"cpu-smoke", "cpu-moe", "gpu-arithmetic", "qwen2.5-0.5b-gsm8k", "qwen2.5-1.5b-math"}
+    promised |= {"smollm2-sums"}
     assert promised <= set(configuration_names())
 
 
@@ -112,6 +113,10 @@ def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"evaluation": {"samples": 0}}, "samples=0"),
         ({"record": "yes"}, "record is 'yes'; expected bool"),
         ({"record_share": 1.5}, r"share is 1\.5; expected a share of the prompts in \(0, 1\]"),
+        ({"shots": -1}, "shots is -1; expected at least 0"),
+        ({"stop": "x"}, "stop is 'x'; expected list"),
+        ({"stop": ["x", ""]}, r"stop is \['x', ''\]; expected a list of texts"),
+        ({"answer_prefix": "#### ", "warm_start": {}}, "a warm start learns whole solutions"),
     ],
 )
 def test_rejects_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -348,6 +353,40 @@ def test_a_row_that_was_being_written_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")
+def test_examples_prefix_and_stop_strings_stand_in_every_prompt_and_answer(tmp_path: Path) -> None:
+    needs("trl")
+    beyond = {"source": "arithmetic(level=2,count=6)", "split": "test"}
+    changes = {"shots": 2, "answer_prefix": "#### ", "stop": [str(digit) for digit in range(10)], "beyond": beyond}
+    trainer = SMALL["trainer"] | {"max_steps": 1, "max_completion_length": 12}
+    result = run_finetune(written(tmp_path, trainer=trainer, **changes), out=tmp_path / "run")
+    evaluation = result.evaluation
+    assert evaluation["beyond"]["after"]["problems"] == 6
+    assert set(evaluation["beyond"]["difference"]) == {"value", "low", "high"}
+    assert any(line.startswith("beyond") for line in result.summary())
+    assert any(line.startswith("unended") for line in result.summary())
+    assert evaluation["facts"]["peak_bytes"] > 10**8
+    samples = finetune.read_log(tmp_path / "run" / "samples.jsonl")
+    for sample in samples:
+        *examples, question = sample["prompt"].split("\n\n")
+        assert len(examples) == 2
+        assert all("####" in example for example in examples)
+        assert question.endswith("=#### ")
+        # A response ends before the first digit, which is what stopped it.
+        assert not set(sample["response"]) & set("0123456789")
+    # The problems that are shown are not asked.
+    (row,) = result.log
+    assert row["completions/clipped_ratio"] < 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_answer_is_graded_with_its_prefix(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, answer_prefix="\\boxed{"))
+    run = finetune._Run(settings, tmp_path, print, None)
+    assert run.reward(["22}", "22", "23} or so"], ["22", "22", "23"]) == [1.0, 0.0, 1.0]
+    run.grader.close()
+
+
 def test_what_was_left_before_the_first_file_refuses_nothing(tmp_path: Path) -> None:
     needs("trl")
     run = tmp_path / "run"

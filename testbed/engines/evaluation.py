@@ -118,6 +118,7 @@ def evaluate(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
+    stop: Sequence[str] = (),
 ) -> Evaluation:
     """Ask every problem `samples` times and once greedily.
 
@@ -131,13 +132,14 @@ def evaluate(
         temperature: of the sampled responses, above 0.
         seed: of the sampling.
         batch_size: responses per forward pass.
+        stop: strings that end a response.
 
     Raises:
         ConfigError: there are no problems, or `samples` is below 1.
     """
     if not problems or samples < 1:
         raise ConfigError(f"got {len(problems)} problems and samples={samples}; expected at least one of each")
-    settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "stop": stop}
     asked = [problem for problem in problems for _ in range(samples)]
     prompts = [problem.prompt for problem in asked]
     written = complete(model, tokenizer, prompts, temperature=temperature, seed=seed, **settings)

@@ -56,7 +56,7 @@ def build(
 ) -> GRPOTrainer:
     """A trainer of TRL's (no objective) or ours on a tiny model; settings of ours are taken out of those of TRL."""
     own = ("advantage", "dynamic_sampling", "overlong_cache", "peft_config", "reward_funcs", "rollout_func")
-    own += ("processing_class", "record", "record_every", "routing_replay", "shared_prefixes")
+    own += ("processing_class", "record", "record_every", "routing_replay", "shared_prefixes", "stop")
     given = {name: settings.pop(name) for name in own if name in settings}
     tiny, tokenizer = load_causal_lm("qwen2-0.1m")
     model = tiny if model is None else model
@@ -568,6 +568,75 @@ def test_any_end_token_ends_a_response_and_none_is_graded(tmp_path: Path) -> Non
         assert text == trainer.processing_class.decode(ids[:-1], skip_special_tokens=True)
 
 
+def test_a_stop_string_ends_a_response_with_the_token_that_completes_it(tmp_path: Path) -> None:
+    # One token per byte: the letters are 26 of the 259 tokens of a random model, which has no other end here.
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    graded: list[tuple[str, list[int]]] = []
+
+    def note(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        graded.extend(zip(completions, completion_ids, strict=True))
+        return [float(len(ids)) for ids in completion_ids]
+
+    trainer, log = train(
+        "dapo", tmp_path, reward_funcs=note, stop=list(letters), ends=2, max_completion_length=24, max_steps=1
+    )
+    read = trainer.processing_class.decode
+    ended = [(text, ids) for text, ids in graded if any(letter in read(ids) for letter in letters)]
+    assert len(ended) > len(graded) / 2
+    for text, ids in ended:
+        assert read(ids)[-1] in letters
+        assert not set(read(ids[:-1])) & set(letters)
+        assert text == trainer.processing_class.decode(ids[:-1], skip_special_tokens=True)
+    unfinished = [ids for _, ids in graded if ids[-1] != 2 and read(ids)[-1] not in letters]
+    assert {len(ids) for ids in unfinished} <= {24}
+    assert column(log, "completions/clipped_ratio")[0] == pytest.approx(len(unfinished) / len(graded))
+    lengths = [len(ids) for _, ids in graded if ids not in unfinished]
+    assert column(log, "completions/mean_terminated_length")[0] == pytest.approx(sum(lengths) / len(lengths))
+    assert not hasattr(vars(trainer.model).get("generate"), "__wrapped__")
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 5}, {"top_p": 0.5}, {"top_k": 40, "min_p": 0.5, "temperature": 0.7}])
+def test_a_truncated_sampler_reports_its_own_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: dict[str, Any]
+) -> None:
+    trainer = build("importance_correction(cap=100)", tmp_path, max_steps=1, num_iterations=1, learning_rate=0.0, **cut)
+    rows: list[dict[str, Any]] = []
+    original = trainer._generate_and_score_completions
+
+    def note(inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        rows.append(original(inputs))
+        return rows[-1]
+
+    monkeypatch.setattr(trainer, "_generate_and_score_completions", note)
+    trainer.train()
+    (batch,) = rows[:1]
+    tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    width = batch["completion_ids"].shape[1]
+    trainer.model.eval()
+    with torch.no_grad():
+        logits = trainer.model(input_ids=tokens, attention_mask=attention).logits[:, -width - 1 : -1]
+    # The reading of the three rules: the k likeliest; of those the fewest that hold p; of those the ones with at least
+    # min_p of the likeliest's probability.
+    expected = torch.zeros(batch["completion_ids"].shape)
+    for row, place in torch.nonzero(batch["completion_mask"]).tolist():
+        probabilities = torch.softmax(logits[row, place].double() / cut.get("temperature", 1.0), -1)
+        order = probabilities.argsort(descending=True)[: cut.get("top_k", 259)]
+        held = probabilities[order] / probabilities[order].sum()
+        kept = held.cumsum(0) - held < cut.get("top_p", 1.0)
+        kept &= held >= cut.get("min_p", 0.0) * held[0]
+        allowed = dict(zip(order[kept].tolist(), (held[kept] / held[kept].sum()).tolist(), strict=True))
+        assert int(batch["completion_ids"][row, place]) in allowed
+        expected[row, place] = math.log(allowed[int(batch["completion_ids"][row, place])])
+    torch.testing.assert_close(
+        batch["sampling_per_token_logps"] * batch["completion_mask"], expected, rtol=1e-4, atol=1e-5
+    )
+    (log,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    # Whoever leaves tokens out gives the others more: the sampler's log-probability is above the policy's.
+    assert log["kl/sampler"] > 0.01
+    assert log["sampler/weight_mean"] < 0.99
+
+
 def test_an_end_token_of_the_model_alone_is_enough(tmp_path: Path, stranger: Callable[..., Any]) -> None:
     _, log = train("dapo", tmp_path, processing_class=stranger(eos=None), max_steps=1)
     assert column(log, "update/refused") == [0.0]
@@ -802,6 +871,12 @@ def test_a_memory_of_prompts_survives_another_order_of_the_data() -> None:
         ("dapo", {"beta": 0.04}, r"Use reference_kl\(base=dapo,coefficient=0\.04\)"),
         ("dapo", {"steps_per_generation": 3}, "not a multiple of gradient_accumulation_steps=2"),
         ("importance_correction", {}, "corrects for a sampler with other probabilities"),
+        ("dapo", {"top_p": 0.9}, r"with top_p=0\.9 responses come from another distribution.*correction\(base=dapo\)"),
+        ("dapo", {"generation_kwargs": {"top_k": 3}}, "with top_k=3 responses come from another distribution"),
+        ("dapo", {"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs sets temperature"),
+        ("dapo", {"stop": ["x"], "mask_truncated_completions": True}, "would leave out every response that a stop"),
+        ("dapo", {"stop": ["x"], "rollout_func": print}, "stop has no effect beside a rollout_func"),
+        ("dapo", {"stop": [""]}, "a stop string is ''"),
         ("dapo", {"data": prompts().select([])}, "train_dataset is empty"),
         ("dapo", {"data": prompts().select([0])}, "a rollout takes 2 prompts and train_dataset has 1"),
         ("dapo", {"data": prompts().to_iterable_dataset(), "dynamic_sampling": 2}, "streamed data set"),

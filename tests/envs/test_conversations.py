@@ -34,6 +34,23 @@ def test_a_start_token_is_left_to_who_adds_it(stranger: Make) -> None:
     assert adding(chat_prompt(adding, "1+1")).input_ids == own
 
 
+OWN_SYSTEM = "{% if messages[0]['role'] != 'system' %}system: I am a robot.\n{% endif %}" + TURNS
+
+
+def test_a_system_turn_that_the_template_adds_can_be_left_out(stranger: Make) -> None:
+    tokenizer = stranger(template=OWN_SYSTEM)
+    assert chat_prompt(tokenizer, "1+1") == "system: I am a robot.\nuser: 1+1\nassistant: "
+    assert chat_prompt(tokenizer, "1+1", system_turn=False) == "user: 1+1\nassistant: "
+    # Where there is none, nothing changes; nor where the template refuses one.
+    assert chat_prompt(stranger(template=TURNS), "1+1", system_turn=False) == "user: 1+1\nassistant: "
+    assert chat_prompt(stranger(template=NO_SYSTEM), "1+1", system_turn=False) == "user: 1+1\nassistant: "
+
+
+def test_rejects_a_system_turn_that_is_both_given_and_left_out(stranger: Make) -> None:
+    with pytest.raises(ConfigError, match=r"system is 'Be brief\.' and system_turn is False"):
+        chat_prompt(stranger(template=TURNS), "1+1", "Be brief.", system_turn=False)
+
+
 def test_a_template_of_parts_is_given_parts(stranger: Make) -> None:
     assert chat_prompt(stranger(template=PARTS), "1+1", system="Be brief.") == "system: Be brief.\nuser: 1+1\n"
 

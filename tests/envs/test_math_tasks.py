@@ -350,3 +350,30 @@ def test_gsm8k_files(split: str, rows: int, commas: int) -> None:
     assert sum("," in problem.answer for problem in task) == commas
     assert not any("<<" in problem.solution or ">>" in problem.solution for problem in task)
     assert all(problem.solution.endswith(f"#### {problem.answer}") for problem in task)
+
+
+# -- what stands around a question -----------------------------------------------------------------------------------
+
+
+def test_examples_are_solved_in_front_and_asked_no_more() -> None:
+    task = load_task([{"question": f"{a}+1", "answer": str(a + 1)} for a in range(4)], template="equation")
+    shown = task.with_examples(task[:2])
+    assert [problem.prompt for problem in shown] == ["0+1=1\n1+1=2\n2+1=", "0+1=1\n1+1=2\n3+1="]
+    assert [problem.answer for problem in shown] == ["3", "4"]
+    assert [problem.id for problem in shown] == [problem.id for problem in task[2:]]
+
+
+def test_examples_of_several_lines_are_set_apart_by_an_empty_one() -> None:
+    task = load_task([{"question": f"{a}+1", "answer": f"one\n#### {a + 1}"} for a in range(2)], template="equation")
+    assert task.with_examples(task[:1])[0].prompt == "0+1=one\n#### 1\n\n1+1="
+
+
+def test_rejects_examples_that_leave_no_problem() -> None:
+    task = load_task([{"question": "1+1", "answer": "2"}])
+    with pytest.raises(ConfigError, match="all 1 problems of rows are examples"):
+        task.with_examples(task[:1])
+
+
+def test_an_answer_prefix_ends_every_prompt() -> None:
+    task = load_task([{"question": "1+1", "answer": "2"}], template="equation").with_answer_prefix(" ")
+    assert [problem.prompt for problem in task] == ["1+1= "]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+from testbed.engines.trl.sampler import truncations
 from testbed.errors import ConfigError
 from testbed.objectives import Objective
 
-__all__ = ["DECIDED_BY_THE_OBJECTIVE", "check_sampling", "check_settings"]
+__all__ = ["DECIDED_BY_THE_OBJECTIVE", "check_sampling", "check_settings", "check_stop"]
 
 DECIDED_BY_THE_OBJECTIVE = (
     "delta",
@@ -77,8 +79,20 @@ def check_settings(objective: Objective, args: Any, rollout_func: Any = None) ->
             f"{args.gradient_accumulation_steps}; an optimiser step would then mix two generations, and its "
             "token count would be unknown when its first micro-batch is due"
         )
-    corrects = "sampler_log_probs" in objective.needs
-    if corrects and not args.use_vllm and rollout_func is None:
+    if "temperature" in (args.generation_kwargs or {}):
+        raise ConfigError(
+            "generation_kwargs sets temperature, and the trainer would score responses at another; set the trainer's "
+            "own temperature"
+        )
+    corrects, truncated = "sampler_log_probs" in objective.needs, truncations(args)
+    if truncated and not corrects and rollout_func is None:
+        named = " and ".join(f"{name}={value!r}" for name, value in truncated.items())
+        raise ConfigError(
+            f"with {named} responses come from another distribution than the policy's, and {objective.label()} would "
+            f"take them for the policy's own; use importance_correction(base={objective.label()}), which weighs every "
+            "token by the quotient of both, or sample from the whole distribution"
+        )
+    if corrects and not truncated and not args.use_vllm and rollout_func is None:
         raise ConfigError(
             f"{objective.label()} corrects for a sampler with other probabilities than the trainer, but transformers' "
             "generate samples from the trainer's own. Leave the correction out, or use vLLM or a rollout_func"
@@ -87,6 +101,23 @@ def check_settings(objective: Objective, args: Any, rollout_func: Any = None) ->
         raise ConfigError(
             "vllm_importance_sampling_correction is on, TRL's default, and would have no effect. Wrap the objective: "
             f"importance_correction(base={objective.label()}), or switch it off"
+        )
+
+
+def check_stop(args: Any, stop: Sequence[str], rollout_func: Any) -> None:
+    """What of TRL's configuration contradicts stop strings.
+
+    Raises:
+        ConfigError: somebody else decides where a response ends, or TRL would take stopped responses for truncated.
+    """
+    if not stop:
+        return
+    if rollout_func is not None:
+        raise ConfigError("stop has no effect beside a rollout_func, which decides itself where a response ends")
+    if args.mask_truncated_completions:
+        raise ConfigError(
+            "mask_truncated_completions would leave out every response that a stop string ended: TRL knows end tokens "
+            "only. Leave one of the two out"
         )
 
 

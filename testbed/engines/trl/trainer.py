@@ -11,7 +11,7 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,8 @@ from testbed.engines.trl.recording import Recording, names_of_numbers, settings_
 from testbed.engines.trl.rewards import with_overlong_reward
 from testbed.engines.trl.rounds import Sampling
 from testbed.engines.trl.routing import RoutingReplay
-from testbed.engines.trl.settings import check_sampling, check_settings
+from testbed.engines.trl.sampler import Sampler, truncations
+from testbed.engines.trl.settings import check_sampling, check_settings, check_stop
 from testbed.engines.trl.shared_prefixes import SharedPrefixes
 from testbed.engines.trl.step import OptimiserStep, Scored, token_batch
 from testbed.errors import BatchError, ConfigError
@@ -86,6 +87,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             where it saves a tenth of the tokens and the model allows it. See `testbed.engines.trl.shared_prefixes`.
         overlong_cache: L_cache of DAPO's soft overlong punishment, with `max_completion_length` as L_max; `None`: no
             punishment. Overlong filtering is TRL's `mask_truncated_completions`.
+        stop: strings that end a response as end tokens do; the token that completes one is the response's last.
         **trl: every other argument of `GRPOTrainer`.
 
     Raises:
@@ -109,6 +111,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         record_every: int = 1,
         record_share: float = 1.0,
         shared_prefixes: bool | None = None,
+        stop: Sequence[str] = (),
         **trl: Any,
     ) -> None:
         require_trl()
@@ -119,6 +122,7 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         check_thinning(record_every, record_share)
         numbers = PromptNumbers(train_dataset, needed=hasattr(estimate, "state_dict") or dynamic_sampling > 1)
         check_sampling(args, numbers.rows, dynamic_sampling, routing_replay)
+        check_stop(args, stop, trl.get("rollout_func"))
         reward_funcs = with_overlong_reward(reward_funcs, args, overlong_cache)
         if "ref_log_probs" in self.objective.needs:
             # TRL loads a reference model where beta is not 0; the penalty's weight is the objective's.
@@ -134,6 +138,13 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
 
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         self.reader = PromptReader(self._tokenizer, vocabulary, self.eos_token_ids, images=self._is_vlm)
+        self.sampler = Sampler(
+            self._tokenizer,
+            stop=stop,
+            ends=self.eos_token_ids,
+            temperature=self.temperature,
+            truncating={} if args.use_vllm else truncations(args),
+        )
         self.reader.check(numbers.dataset, self._tokenize_prompts if self.rollout_func is None else None)
         self.kappas = Kappas()
         self.reads_kappas = record is not None or not {"kappas", "old_kappas"}.isdisjoint(self.objective.needs)
@@ -205,12 +216,39 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         return self.reader.tokens(prompts, super()._tokenize_prompts)
 
+    def _generate_single_turn(self, *arguments: Any, **settings: Any) -> Any:
+        with self.sampler.guiding(self.accelerator.unwrap_model(self.model)):
+            responses, log_probs = super()._generate_single_turn(*arguments, **settings)
+        return self.sampler.cut(responses, log_probs)
+
     def _generate(self, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)
         responses, completions = generated[1], generated[3]
         self.reader.check_written(responses)
         self.reader.cut_ends(responses, completions)
+        self._note_finished(responses)
+        for place, text in enumerate(completions):
+            if isinstance(text, str):
+                completions[place] = self.sampler.stop.before(text)
         return generated
+
+    def _note_finished(self, responses: Sequence[Sequence[int]]) -> None:
+        """Lengths and share of the responses that ended by themselves; TRL knows of end tokens alone."""
+        if not self.sampler.stop:
+            return
+        device = self.accelerator.device
+        lengths = torch.tensor([len(ids) for ids in responses], device=device, dtype=torch.float32)
+        ended = torch.tensor([self.sampler.finished(ids) for ids in responses], device=device)
+        lengths, ended = self.accelerator.gather(lengths), self.accelerator.gather(ended)
+        of_ended = lengths[ended] if bool(ended.any()) else lengths.new_full((1,), math.nan)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, value in (
+            ("clipped_ratio", 1 - ended.float().mean()),
+            ("mean_terminated_length", of_ended.mean()),
+            ("min_terminated_length", of_ended.min()),
+            ("max_terminated_length", of_ended.max()),
+        ):
+            metrics[f"completions/{name}"][-1] = float(value)
 
     def _calculate_rewards(self, *arguments: Any) -> Tensor:
         per_function: Tensor = super()._calculate_rewards(*arguments)
