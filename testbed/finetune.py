@@ -151,6 +151,9 @@ class FinetuneSettings:
     """The model's own unless given."""
     dtype: str = "float32"
     """Of the weights."""
+    matmul_precision: str = "highest"
+    """Of products of single-precision matrices, as `torch.set_float32_matmul_precision` takes it. With `medium` their
+    factors are rounded to bfloat16, which is several times as fast on a processor with AMX; sums stay in float32."""
     warm_start: WarmStartSettings | None = None
     """None: the model starts as it is."""
     beyond: TaskSettings | None = None
@@ -210,6 +213,8 @@ class FinetuneSettings:
         steps = self.trainer["max_steps"]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ConfigError(f"trainer.max_steps is {shown(steps)}; expected a whole number of at least 1")
+        if self.matmul_precision not in ("highest", "high", "medium"):
+            raise ConfigError(f"matmul_precision is {shown(self.matmul_precision)}; expected highest, high or medium")
         if self.shots < 0:
             raise ConfigError(f"shots is {self.shots}; expected at least 0")
         if not all(isinstance(text, str) and text for text in self.stop):
@@ -331,7 +336,7 @@ def run_finetune(
         _open_folder(folder, settings, resume=not fresh)
     started = time.perf_counter()
     run = _Run(settings, folder, say, processes, choose_threads)
-    with _without_chatter(), contextlib.closing(run.grader):
+    with _without_chatter(), contextlib.closing(run.grader), _precision(settings.matmul_precision):
         with _forgotten_unless_usable(folder) if fresh else contextlib.nullcontext():
             if fresh and start is not None:
                 _take_over(Path(start), folder, settings)
@@ -361,7 +366,7 @@ def prepare_start(settings: FinetuneSettings, folder: str | Path) -> None:
     _open_folder(folder, settings, resume=known)
     run = _Run(settings, folder, _silent, PartialState(cpu=_on_cpu(settings)))
     unusable = contextlib.nullcontext() if known else _forgotten_unless_usable(folder)
-    with _without_chatter(), contextlib.closing(run.grader), unusable:
+    with _without_chatter(), contextlib.closing(run.grader), _precision(settings.matmul_precision), unusable:
         run.start()
 
 
@@ -399,6 +404,18 @@ def _without_chatter() -> Iterator[None]:
         yield
     if shown:
         bars.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
@@ -806,6 +823,7 @@ _BEFORE_TRAINING = (
     "model",
     "tokenizer",
     "dtype",
+    "matmul_precision",
     "train",
     "test",
     "beyond",

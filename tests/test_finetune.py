@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from analysis.report.finetune import write_finetune_report
@@ -113,6 +114,7 @@ def test_numbers_written_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"evaluation": {"samples": 0}}, "samples=0"),
         ({"record": "yes"}, "record is 'yes'; expected bool"),
         ({"record_share": 1.5}, r"share is 1\.5; expected a share of the prompts in \(0, 1\]"),
+        ({"matmul_precision": "low"}, "matmul_precision is 'low'; expected highest"),
         ({"shots": -1}, "shots is -1; expected at least 0"),
         ({"stop": "x"}, "stop is 'x'; expected list"),
         ({"stop": ["x", ""]}, r"stop is \['x', ''\]; expected a list of texts"),
@@ -353,7 +355,6 @@ def test_a_row_that_was_being_written_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.filterwarnings("ignore")
 def test_examples_prefix_and_stop_strings_stand_in_every_prompt_and_answer(tmp_path: Path) -> None:
     needs("trl")
     beyond = {"source": "arithmetic(level=2,count=6)", "split": "test"}
@@ -368,15 +369,28 @@ def test_examples_prefix_and_stop_strings_stand_in_every_prompt_and_answer(tmp_p
     assert evaluation["facts"]["peak_bytes"] > 10**8
     samples = finetune.read_log(tmp_path / "run" / "samples.jsonl")
     for sample in samples:
-        *examples, question = sample["prompt"].split("\n\n")
+        *examples, question = sample["prompt"].split("\n")
         assert len(examples) == 2
         assert all("####" in example for example in examples)
         assert question.endswith("=#### ")
         # A response ends before the first digit, which is what stopped it.
         assert not set(sample["response"]) & set("0123456789")
-    # The problems that are shown are not asked.
     (row,) = result.log
     assert row["completions/clipped_ratio"] < 1
+
+
+def test_products_are_as_exact_as_the_run_asks_and_only_during_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("trl")
+    seen: list[str] = []
+    monkeypatch.setattr(finetune._Run, "start", lambda self: seen.append(torch.get_float32_matmul_precision()))
+    monkeypatch.setattr(finetune._Run, "prepare", lambda self, resume: seen.append("prepared"))
+    monkeypatch.setattr(finetune._Run, "train", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_finetune(written(tmp_path, matmul_precision="medium"), out=tmp_path / "run")
+    assert seen == ["medium", "prepared"]
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -387,6 +401,7 @@ def test_an_answer_is_graded_with_its_prefix(tmp_path: Path) -> None:
     run.grader.close()
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_what_was_left_before_the_first_file_refuses_nothing(tmp_path: Path) -> None:
     needs("trl")
     run = tmp_path / "run"
@@ -521,7 +536,7 @@ def test_a_run_of_an_older_version_is_known_again(whole: Path, tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore")
 def test_refuses_to_resume_with_other_settings(whole: Path, tmp_path: Path) -> None:
-    path = written(tmp_path, objective="grpo", seed=5)
+    path = written(tmp_path, objective="grpo", seed=5, record=True)
     with pytest.raises(ConfigError, match=r"other settings \(objective, seed\)"):
         run_finetune(path, resume=True, out=whole / "run")
 
@@ -672,6 +687,6 @@ def test_trains_an_adapter(tmp_path: Path) -> None:
     )
     result = run_finetune(settings, out=tmp_path / "run")
     assert (result.folder / "model" / "adapter_config.json").exists()
-    assert len(result.summary()) == 5
+    assert len(result.summary()) == 6
     again = run_finetune(settings, out=tmp_path / "run", resume=True)
     assert again.evaluation["after"] == result.evaluation["after"]
