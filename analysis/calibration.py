@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.claims import StatisticalClaim, claim_names, get_claim
 from analysis.judging.arms import ArmCache, lean, run_arms
@@ -134,7 +134,7 @@ class Calibration:
     @property
     def rate_interval(self) -> tuple[float, float]:
         """Exact 95 % interval of the rate of false verdicts."""
-        bounds = stats.binomtest(self.false_verdicts, self.verdicts).proportion_ci(0.95, method="exact")
+        bounds = scipy.stats.binomtest(self.false_verdicts, self.verdicts).proportion_ci(0.95, method="exact")
         return float(bounds.low), float(bounds.high)
 
     @property

@@ -25,7 +25,7 @@ class ArmCache:
     Seeds do not depend on which others run beside them, so a table of many seeds also serves whoever needs fewer.
 
     Args:
-        folder: an existing folder of this program's own; what lies in it is trusted.
+        folder: an existing folder of this program's own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,19 +37,19 @@ class ArmCache:
         # A table with all metrics also serves whoever needs only the exact ones.
         for stored in (self._path({**arguments, "seed": seed, "sampled_metrics": True}), path):
             if stored.is_file():
-                found: pd.DataFrame = pd.read_pickle(stored)
+                found: pd.DataFrame = pd.read_parquet(stored)
                 if found["seed"].max() + 1 >= seeds:
                     return found[found["seed"] < seeds]
         table = simulate(**arguments, seeds=seeds, seed=seed).table
         # Whole or not at all: another process may be reading.
         unfinished = path.with_suffix(f".{os.getpid()}")
-        table.to_pickle(unfinished)
+        table.to_parquet(unfinished, index=False)
         unfinished.replace(path)
         return table
 
     def _path(self, arguments: Mapping[str, Any]) -> Path:
         written = json.dumps({"sampled_metrics": True, **arguments}, sort_keys=True, default=repr)
-        return self._folder / f"{hashlib.sha256(written.encode()).hexdigest()}.pickle"
+        return self._folder / f"{hashlib.sha256(written.encode()).hexdigest()}.parquet"
 
 
 def lean(setting: Mapping[str, Any], description: str) -> dict[str, Any]:

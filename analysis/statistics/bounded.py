@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis.statistics.types import BoundsByLevel, FloatArray, Support
 from testbed.errors import ConfigError
@@ -24,7 +24,7 @@ def clopper_pearson(successes: int, seeds: int, level: float) -> tuple[float, fl
     >>> low, round(high, 4), round(1 - 0.005 ** (1 / 5), 4)
     (0.0, 0.6534, 0.6534)
     """
-    found = stats.binomtest(successes, seeds).proportion_ci(level, method="exact")
+    found = scipy.stats.binomtest(successes, seeds).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
 
 

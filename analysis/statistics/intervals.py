@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from analysis.statistics.bounded import check_support, clopper_pearson, of_equal_values, within_support
 from analysis.statistics.checks import check_direction, check_level, seed_values
@@ -49,7 +49,7 @@ def interquartile_mean(values: ArrayLike, axis: int = -1) -> FloatArray:
     >>> float(interquartile_mean([1.0, 2.0, 3.0, 100.0]))
     2.5
     """
-    return np.asarray(stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis), dtype=np.float64)
+    return np.asarray(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis), dtype=np.float64)
 
 
 def interval(
@@ -338,15 +338,15 @@ def bca(values: FloatArray, estimator: Estimator, resamples: int, seed: int) -> 
         "axis": -1,
         "batch": max(1, 2_000_000 // values.size),
     }
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (values,), n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed), **arguments
     )
 
     def percentiles(level: float, method: str) -> tuple[float, float]:
         # An undefined BCa interval is NaN, which is handled below; its warnings say no more.
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            result = stats.bootstrap(
+            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+            result = scipy.stats.bootstrap(
                 (values,),
                 n_resamples=0,
                 bootstrap_result=drawn,
@@ -369,13 +369,13 @@ def classical(values: FloatArray, estimator: Estimator, level: float) -> tuple[f
     """Bounds without resampling, with their name: Student's t, winsorised t, or order statistics."""
     seeds = values.size
     if estimator == "median":
-        bounds = stats.quantile_test(values, p=0.5).confidence_interval(level)
+        bounds = scipy.stats.quantile_test(values, p=0.5).confidence_interval(level)
         # NaN: these seeds cannot bound the median at this level, so nothing is ruled out on that side.
         low = -math.inf if math.isnan(bounds.low) else float(bounds.low)
         high = math.inf if math.isnan(bounds.high) else float(bounds.high)
         return low, high, "order statistics"
     kept = seeds if estimator == "mean" else seeds - 2 * (seeds // 4)
-    margin = float(stats.t.ppf((1 + level) / 2, kept - 1)) * float(standard_error(values, estimator))
+    margin = float(scipy.stats.t.ppf((1 + level) / 2, kept - 1)) * float(standard_error(values, estimator))
     centre = point_estimate(values, estimator)
     return centre - margin, centre + margin, "t" if estimator == "mean" else "winsorised t"
 

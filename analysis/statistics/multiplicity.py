@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from analysis.statistics.types import FloatArray
 from testbed.errors import ConfigError
@@ -49,7 +49,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> FloatArray:
     >>> benjamini_hochberg([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.04, 0.04]
     """
-    return np.asarray(stats.false_discovery_control(_probabilities(p_values), method="bh"), dtype=np.float64)
+    return np.asarray(scipy.stats.false_discovery_control(_probabilities(p_values), method="bh"), dtype=np.float64)
 
 
 def _probabilities(p_values: ArrayLike) -> FloatArray:

@@ -6,8 +6,8 @@ import math
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from analysis.statistics.checks import check_level, condition_values
 from analysis.statistics.intervals import RESAMPLES, intervals, p_value
@@ -135,4 +135,4 @@ def monotone_trend(values: ArrayLike, direction: Literal["increasing", "decreasi
             "conditions. For two conditions pass the differences to p_value"
         )
     ordered = table if direction == "increasing" else table[:, ::-1]
-    return float(stats.page_trend_test(ordered, method="asymptotic").pvalue)
+    return float(scipy.stats.page_trend_test(ordered, method="asymptotic").pvalue)

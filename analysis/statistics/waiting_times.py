@@ -7,8 +7,8 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from analysis.statistics.checks import check_level, seed_values
 from analysis.statistics.types import FloatArray, Interval
@@ -87,7 +87,7 @@ def survival(times: ArrayLike, observed: ArrayLike, *, horizon: float | None = N
             f"horizon is {end:g} but the last seed was followed to {seeds.max():g} only; "
             f"choose a horizon in (0, {seeds.max():g}]"
         )
-    estimate = stats.ecdf(stats.CensoredData.right_censored(seeds, ~seen)).sf
+    estimate = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(seeds, ~seen)).sf
     with warnings.catch_warnings():
         # The log-log band does not exist where the curve is 0 or 1; below is said what stands there.
         warnings.filterwarnings("ignore", message="The confidence interval is undefined", category=RuntimeWarning)
@@ -141,7 +141,7 @@ def _restricted_mean(
         return Interval(mean, math.nan, math.nan, level, "no event before the horizon", times.size)
     # Where the last seed at risk has its event nothing is left to the right: 0 · ∞ is 0 there.
     terms = np.where(at_risk > events, right**2 * events / (at_risk * np.maximum(at_risk - events, 1)), 0.0)
-    margin = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(float(terms.sum()))
+    margin = float(scipy.stats.norm.ppf((1 + level) / 2)) * math.sqrt(float(terms.sum()))
     return Interval(
         mean,
         max(0.0, mean - margin),

@@ -23,9 +23,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from analysis.theory._prediction import Prediction, register
 from testbed.batch import TokenBatch
@@ -133,9 +133,10 @@ _PROBABILITIES = np.geomspace(1e-4, 1.0, 41)
 
 def _root(constraint: str, old: float) -> float:
     """The bound as a root of its defining condition, between the point where it cannot bind and the cap."""
+    root = scipy.optimize.brentq
     if constraint == "upper":
-        return 10.0 if 90 * old < 0.2 else brentq(lambda r: r * (r - 1) * old - 0.2, 1, 10, xtol=1e-15, rtol=1e-14)
-    return 0.5 if old <= 0.64 else brentq(lambda r: r * (1 - r) * old - 0.16, 0.5, 1, xtol=1e-15, rtol=1e-14)
+        return 10.0 if 90 * old < 0.2 else root(lambda r: r * (r - 1) * old - 0.2, 1, 10, xtol=1e-15, rtol=1e-14)
+    return 0.5 if old <= 0.64 else root(lambda r: r * (1 - r) * old - 0.16, 0.5, 1, xtol=1e-15, rtol=1e-14)
 
 
 _GAIN_AT = np.array([1e-3, 0.01, 0.1, 0.4, 0.7])
@@ -203,11 +204,11 @@ register(
             1.0,
         ],
         measure=lambda: [
-            brentq(lambda q: q * _shipped(q)[1] - 1, 0.5, 1, xtol=1e-14),
-            brentq(lambda q: _shipped(q)[1] - 1.2, 0.5, 1, xtol=1e-14),
-            brentq(lambda q: _shipped(q)[1] - 1.28, 0.3, 1, xtol=1e-14),
-            brentq(lambda q: _shipped(q)[1] - (10 - 1e-9), 1e-3, 1, xtol=1e-14),
-            brentq(lambda q: _shipped(q)[0] - 0.8, 0.7, 1.1, xtol=1e-14),
+            scipy.optimize.brentq(lambda q: q * _shipped(q)[1] - 1, 0.5, 1, xtol=1e-14),
+            scipy.optimize.brentq(lambda q: _shipped(q)[1] - 1.2, 0.5, 1, xtol=1e-14),
+            scipy.optimize.brentq(lambda q: _shipped(q)[1] - 1.28, 0.3, 1, xtol=1e-14),
+            scipy.optimize.brentq(lambda q: _shipped(q)[1] - (10 - 1e-9), 1e-3, 1, xtol=1e-14),
+            scipy.optimize.brentq(lambda q: _shipped(q)[0] - 0.8, 0.7, 1.1, xtol=1e-14),
         ],
     )
 )

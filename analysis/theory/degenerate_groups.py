@@ -18,9 +18,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, stats
 from scipy.special import betaln
 
 from analysis.theory._prediction import Measurement, Prediction, register
@@ -132,8 +132,8 @@ def _simulated_cost() -> Measurement:
 def _integrated_share(a: float, b: float, visits: int) -> float:
     """The pool's expectation by quadrature in the quantile of p, which has no end-point singularity."""
     return float(
-        integrate.quad(
-            lambda quantile: float(mixed_share(stats.beta.ppf(quantile, a, b), 16, visits)),
+        scipy.integrate.quad(
+            lambda quantile: float(mixed_share(scipy.stats.beta.ppf(quantile, a, b), 16, visits)),
             0,
             1,
             epsabs=1e-10,

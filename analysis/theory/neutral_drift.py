@@ -27,9 +27,9 @@ grows.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 from analysis.theory._prediction import Measurement, Prediction, register
@@ -88,7 +88,9 @@ def sign_change(arms: int) -> float:
     >>> round(sign_change(2), 3), round(sign_change(1000), 3)
     (0.824, 0.569)
     """
-    return float(brentq(lambda p: float(trace(flat_tail(p, arms))), max(1 / arms + 0.02, 0.3), 0.99, xtol=1e-13))
+    return float(
+        scipy.optimize.brentq(lambda p: float(trace(flat_tail(p, arms))), max(1 / arms + 0.02, 0.3), 0.99, xtol=1e-13)
+    )
 
 
 # -- predictions ---------------------------------------------------------------------------------------------
@@ -176,7 +178,7 @@ register(
         tolerance=1e-10,
         predict=lambda: [sign_change(arms) for arms in (2, 10, 50)],
         measure=lambda: [
-            brentq(lambda p, arms=arms: _hessian_trace(flat_tail(p, arms)), 0.53, 0.95, xtol=1e-13)
+            scipy.optimize.brentq(lambda p, arms=arms: _hessian_trace(flat_tail(p, arms)), 0.53, 0.95, xtol=1e-13)
             for arms in (2, 10, 50)
         ],
     )

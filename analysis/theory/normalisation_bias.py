@@ -25,9 +25,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from analysis.theory._prediction import Prediction, register
 from testbed.advantages import group_centred, group_standardised
@@ -57,7 +57,7 @@ def standardised_factor(success: ArrayLike, group_size: int, ddof: int = 0) -> F
         )
     m = np.arange(group_size + 1)
     deviation = np.sqrt(m / group_size * (1 - m / group_size))
-    mean = (stats.binom.pmf(m, group_size, p[..., None]) * deviation).sum(-1)
+    mean = (scipy.stats.binom.pmf(m, group_size, p[..., None]) * deviation).sum(-1)
     return np.asarray(mean / (p * (1 - p)) * (np.sqrt((group_size - 1) / group_size) if ddof else 1.0))
 
 

@@ -22,9 +22,9 @@ advantage.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize_scalar
 from scipy.special import softmax
 
 from analysis.theory._prediction import Prediction, register
@@ -50,7 +50,7 @@ def peak(tau: float) -> tuple[float, float]:
     >>> tuple(round(x, 4) for x in peak(1.0))
     (2.0601, 1.5747)
     """
-    ratio = brentq(lambda r: tau * r * np.tanh(tau * (r - 1) / 2) - 1, 1.0, 1 + 4 / tau, xtol=1e-14)
+    ratio = scipy.optimize.brentq(lambda r: tau * r * np.tanh(tau * (r - 1) / 2) - 1, 1.0, 1 + 4 / tau, xtol=1e-14)
     return float(ratio), float(ratio * gate(ratio, tau))
 
 
@@ -101,7 +101,7 @@ def _shipped_gate(tau: float) -> FloatArray:
 
 
 def _numerical_peak(tau: float) -> list[float]:
-    best = minimize_scalar(lambda r: -r * float(gate(r, tau)), bounds=(1, 1 + 4 / tau), method="bounded")
+    best = scipy.optimize.minimize_scalar(lambda r: -r * float(gate(r, tau)), bounds=(1, 1 + 4 / tau), method="bounded")
     return [-best.fun]
 
 

@@ -34,9 +34,9 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 from scipy.special import rel_entr, softmax
 
 from analysis.theory._prediction import Prediction, register
@@ -164,7 +164,7 @@ def _linear_programme(old: FloatArray, sampled: NDArray[np.bool_], clip: float) 
     bounds = [((1 - clip) * q, (1 + clip) * q) if seen else (0, 1) for q, seen in zip(old, sampled, strict=True)]
     best = 0.0
     for signs in itertools.product((-1.0, 1.0), repeat=old.size):
-        found = linprog(-np.array(signs) / 2, A_eq=np.ones((1, old.size)), b_eq=[1.0], bounds=bounds)
+        found = scipy.optimize.linprog(-np.array(signs) / 2, A_eq=np.ones((1, old.size)), b_eq=[1.0], bounds=bounds)
         best = max(best, float(-found.fun - np.dot(signs, old) / 2))
     return best
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from models.causal_lm import Completion, complete
 from testbed.errors import ConfigError
@@ -192,12 +192,12 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
         return Estimate(0.0, -bound, bound)
     if np.isin(changes, (-1.0, 0.0, 1.0)).all():
         seen = np.append(changes, (1.0, -1.0))
-        half = stats.norm.ppf((1 + LEVEL) / 2) * seen.std() / np.sqrt(len(seen))
+        half = scipy.stats.norm.ppf((1 + LEVEL) / 2) * seen.std() / np.sqrt(len(seen))
         low, high = seen.mean() - half, seen.mean() + half
     else:
         mean, low, high = _mean(changes)
         if np.count_nonzero(changes) < FEW_CHANGES and len(changes) > 1:
-            half = stats.t.ppf((1 + LEVEL) / 2, len(changes) - 1) * stats.sem(changes)
+            half = scipy.stats.t.ppf((1 + LEVEL) / 2, len(changes) - 1) * scipy.stats.sem(changes)
             low, high = np.minimum(low, mean - half), np.maximum(high, mean + half)
     return Estimate(float(changes.mean()), *np.clip((low, high), -1.0, 1.0).tolist())
 
@@ -214,7 +214,7 @@ def _estimate(values: NDArray[np.float64]) -> Estimate:
     """Wilson's interval for right and wrong, the BCa bootstrap for other numbers."""
     if not np.isin(values, (0.0, 1.0)).all():
         return _mean(values)
-    bounds = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
+    bounds = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
     return Estimate(float(values.mean()), float(bounds.low), float(bounds.high))
 
 
@@ -225,8 +225,8 @@ def _mean(values: NDArray[np.float64]) -> Estimate:
         return Estimate(mean, float("nan"), float("nan"))
     with warnings.catch_warnings():
         # Where the acceleration is 0/0 the bounds are NaN, which is what they should be.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        bounds = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        bounds = scipy.stats.bootstrap(
             (values,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
         ).confidence_interval
     return Estimate(mean, float(bounds.low), float(bounds.high))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from testbed.configuration import LARGEST_NUMBER
 from testbed.errors import ConfigError, shown
@@ -145,7 +145,7 @@ def sobol(ranges: Sequence[Range], samples: int, seed: int) -> list[dict[str, fl
         seed: of the scrambling.
     """
     # Powers of two are drawn, as the sequence is built for; a prefix of them is used.
-    drawn = qmc.Sobol(len(ranges), seed=seed).random_base2(max(1, math.ceil(math.log2(samples))))[:samples]
+    drawn = scipy.stats.qmc.Sobol(len(ranges), seed=seed).random_base2(max(1, math.ceil(math.log2(samples))))[:samples]
     points = []
     for row in drawn.tolist():
         point = {}
