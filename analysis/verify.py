@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from testbed.progress import LateProgress
 from testbed.simulation.run import environment_facts
 from testbed.simulation.storage import hold, write_atomically
 
-__all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify"]
+__all__ = ["TIERS", "Verification", "adjusted_p_values", "select", "verify", "write_results"]
 
 _ARMS = ".arms"
 """Simulated arms that several claims share, in the folder of the verification until it is done."""
@@ -139,7 +139,7 @@ def verify(
     }
     adjusted = adjusted_p_values(results)
     rows = [result.to_json() | {"adjusted": adjusted.get(result.claim.id)} for result in results]
-    _write(folder / "results.json", {"run": facts, "claims": rows})
+    write_results(folder, facts, rows)
     write_report(folder)
     return Verification(folder, tuple(results))
 
@@ -210,5 +210,8 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def write_results(folder: Path, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `results.json`: facts about the run, and a row per claim."""
+    content = {"run": facts, "claims": rows}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "results.json", text.encode())

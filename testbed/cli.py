@@ -223,8 +223,14 @@ def verify(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
     jobs: Jobs = -1,
     resume: Annotated[bool, typer.Option(help="Continue what an interrupted call began in --out.")] = False,
+    on: Annotated[
+        Path | None, typer.Option(help="A recorded run: judge the claims about tokens on it, see `testbed replay`.")
+    ] = None,
 ) -> None:
     """Judge claims; exit with 1 when a verdict differs from the one on record."""
+    if on is not None:
+        _verify_record(on, claims or (), tier, seeds, seed, out, resume)
+        return
     from analysis.claims import MASTER_SEED
     from analysis.verify import verify as run_verification
 
@@ -249,6 +255,23 @@ def verify(
         raise typer.Exit(1)
 
 
+def _verify_record(
+    record: Path, names: Sequence[str], tier: str, seeds: int | None, seed: int | None, out: Path | None, resume: bool
+) -> None:
+    from analysis.replay.verdicts import verify_record
+
+    given = {"--seeds": seeds is not None, "--seed": seed is not None, "--tier": tier != "quick", "--resume": resume}
+    unused = [name for name, is_given in given.items() if is_given]
+    if unused:
+        raise ConfigError(
+            f"{' and '.join(unused)} would have no effect with --on: nothing is simulated, and the rollouts of the "
+            "record take the place of seeds. Leave it out"
+        )
+    folder, results = verify_record(record, names, out=out, command=_command())
+    _print_verdicts(results)
+    _say(f"report: {folder / 'report.html'}")
+
+
 @app.command()
 def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
     """The ledger: every numbered statement of the papers, where it can be judged, and the verdicts on record."""
@@ -265,6 +288,7 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
             "statement": claim.statement,
             "tier": claim.tier,
             "recorded": claim.recorded,
+            "on_record": claim.on_record is not None,
         }
         for claim in map(get_claim, claim_names())
     ]
@@ -284,8 +308,10 @@ def claims(as_json: Json = False, out: File = None, seed: NoSeed = 0) -> None:
         for entry in entries()
     ]
     _print_table(("", "statement", "status", "judged by, or why not"), ledger)
-    listed = [(str(row["id"]), str(row["recorded"]), str(row["title"])) for row in rows]
-    _print_table(("claim", "on record", "what it tests"), listed)
+    listed = [
+        (str(row["id"]), str(row["recorded"]), "yes" if row["on_record"] else "", str(row["title"])) for row in rows
+    ]
+    _print_table(("claim", "verdict", "--on RECORD", "what it tests"), listed)
 
 
 @app.command()
@@ -692,7 +718,7 @@ def _print_verdicts(results: Sequence[ClaimResult]) -> None:
             else f"{result.estimate:.3g} [{result.interval[0]:.3g}, {result.interval[1]:.3g}]"
         )
         side = {"greater": ">", "less": "<", "equivalent": "within ±", "identity": "≤"}[result.direction]
-        note = "" if result.as_recorded else f" (recorded: {result.claim.recorded})"
+        note = "" if result.claim.recorded is None or result.as_recorded else f" (recorded: {result.claim.recorded})"
         rows.append(
             (
                 result.claim.id,

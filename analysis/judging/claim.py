@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
 from analysis.judging.estimands import Estimand, Measure
+from analysis.judging.on_record import OnRecord
 from analysis.statistics import MINIMUM_SEEDS, VERDICT_LEVEL, Direction, Verdict
 from envs.catalogue import make_environment
 from models.policy import policies
@@ -29,6 +30,7 @@ __all__ = [
     "ExactClaim",
     "Falsifier",
     "Null",
+    "Statistic",
     "StatisticalClaim",
     "Tuning",
     "claim_names",
@@ -119,6 +121,8 @@ class Claim(ABC):
     """The verdict on record; a run that differs makes `testbed verify` exit with 1."""
     notes: tuple[str, ...] = ()
     """What a reader should know: why the toy and the paper may differ, what else was tried."""
+    on_record: OnRecord | None = None
+    """How it is judged on a recorded run; `None`: it is not about tokens."""
     tier: Tier = "quick"
     """`quick` claims run in `make verify`; `full` ones have policies as cheap, `networks` ones train transformers."""
 
@@ -139,6 +143,8 @@ class Claim(ABC):
             raise ConfigError(
                 f"claim {self.id}: its falsifier has no description; a claim that cannot fail is rejected"
             )
+        if self.on_record is not None and not isinstance(self.on_record, OnRecord):
+            raise self._refuse(f"on_record is {self.on_record!r}; expected an OnRecord")
 
     def _refuse(self, problem: str) -> ConfigError:
         """The error that names the claim."""

@@ -156,6 +156,8 @@ class ClaimResult:
     """Metrics of the arms over the rollouts, waiting times, and the sensitivity to a tuned learning rate."""
     per_seed: tuple[float | tuple[float, ...], ...] = ()
     """The estimand of every seed, so that anyone can recompute the interval; NaN where it has no value."""
+    record: str | None = None
+    """The recorded run it was judged on, where rollouts take the place of seeds; `None`: the project's own runs."""
 
     @property
     def as_recorded(self) -> bool:
@@ -206,7 +208,7 @@ class ClaimResult:
             "p_value": self.p_value,
             "curves": self.curves,
             "per_seed": self.per_seed,
-        }
+        } | ({} if self.record is None else {"record": self.record})
         return {key: missing_as_null(value) for key, value in row.items()}
 
     @classmethod
@@ -241,6 +243,7 @@ class ClaimResult:
             per_seed=tuple(
                 tuple(_numbers(value)) if isinstance(value, list) else _number(value) for value in row["per_seed"]
             ),
+            record=row.get("record"),
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.judging.claim import StatisticalClaim
+from analysis.judging.claim import Statistic
+from analysis.judging.estimands import Estimand
 from analysis.statistics import (
     MINIMUM_SEEDS,
+    Direction,
     Interval,
     Judgement,
     decide,
@@ -23,14 +25,46 @@ from analysis.statistics import (
     smallest_step,
 )
 
-__all__ = ["MISSING_SHARE", "is_complete", "judge_values", "lowest_and_highest", "one_sided_p_value", "trend_p_value"]
+__all__ = [
+    "MISSING_SHARE",
+    "Judged",
+    "is_complete",
+    "judge_values",
+    "lowest_and_highest",
+    "one_sided_p_value",
+    "trend_p_value",
+]
 
 MISSING_SHARE = 0.01
 """Largest share of seeds without a value with which a verdict is still possible."""
 Array = NDArray[np.float64]
 
 
-def judge_values(claim: StatisticalClaim, values: Array) -> Judgement:
+class Judged(Protocol):
+    """What of a claim decides about numbers."""
+
+    @property
+    def estimand(self) -> Estimand:
+        """Whose numbers they are."""
+
+    @property
+    def direction(self) -> Direction:
+        """On which side of the threshold the claim lies."""
+
+    @property
+    def threshold(self) -> float:
+        """The smallest effect of interest."""
+
+    @property
+    def statistic(self) -> Statistic:
+        """What the interval is of."""
+
+    @property
+    def level(self) -> float:
+        """Of the interval."""
+
+
+def judge_values(claim: Judged, values: Array) -> Judgement:
     """The judgement of one number per seed.
 
     A seed in which the estimand has no value, such as one that never reached the reward at which entropies are
@@ -81,7 +115,7 @@ def is_complete(values: Array) -> bool:
     return len(values) >= MINIMUM_SEEDS and not _missing(values)
 
 
-def one_sided_p_value(claim: StatisticalClaim, values: Array) -> float | None:
+def one_sided_p_value(claim: Judged, values: Array) -> float | None:
     """The p-value that agrees with the interval; `None` for a share of seeds, or where there is no interval.
 
     With missing seeds it is the larger of those with the lowest and with the highest value in their place.
@@ -97,14 +131,14 @@ def one_sided_p_value(claim: StatisticalClaim, values: Array) -> float | None:
     return max(p_value(item, claim.direction, claim.threshold, estimator, support=support) for item in complete)
 
 
-def trend_p_value(claim: StatisticalClaim, values: Array) -> float | None:
+def trend_p_value(claim: Judged, values: Array) -> float | None:
     """Page's test of a claim about the order of at least three conditions; `None` for any other."""
     if claim.statistic != "smallest step" or values.shape[-1] < 3 or not is_complete(values):
         return None
     return monotone_trend(values, _order(claim))
 
 
-def _judge_complete(claim: StatisticalClaim, values: Array) -> Judgement:
+def _judge_complete(claim: Judged, values: Array) -> Judgement:
     support = claim.estimand.support
     if claim.statistic == "proportion":
         return decide(proportion_interval(values, claim.level), claim.direction, claim.threshold)
@@ -118,5 +152,5 @@ def _missing(values: Array) -> int:
     return int(np.isnan(values).reshape(len(values), -1).any(1).sum())
 
 
-def _order(claim: StatisticalClaim) -> Literal["increasing", "decreasing"]:
+def _order(claim: Judged) -> Literal["increasing", "decreasing"]:
     return "increasing" if claim.direction == "greater" else "decreasing"

@@ -64,6 +64,11 @@ class Entry:
         """The verdict on record of each of its claims."""
         return {claim: get_claim(claim).recorded for claim in self.claims}
 
+    @property
+    def on_record(self) -> tuple[str, ...]:
+        """Ids of its claims that can be judged on a recorded run."""
+        return tuple(name for name in self.claims if get_claim(name).on_record is not None)
+
     def to_json(self) -> dict[str, Any]:
         """The row with its claims and their verdicts."""
         return {
@@ -72,6 +77,7 @@ class Entry:
             "statement": self.statement,
             "status": self.status,
             "verdicts": self.verdicts,
+            "on_record": list(self.on_record),
             "configuration": self.configuration,
             "reason": self.reason,
         }

@@ -19,7 +19,8 @@ def ledger_page() -> str:
         "# Ledger of claims",
         "",
         "Every numbered statement, where it can be judged, and what came out. Verdicts are those on record; each",
-        "claim's scope and falsifier are in the report that `testbed verify` writes.",
+        "claim's scope and falsifier are in the report that `testbed verify` writes. A claim marked ◉ can be judged on",
+        "the tokens of a recorded run as well: `testbed verify CLAIM --on RECORD`.",
         "",
         "| status | rows | meaning |",
         "|---|---|---|",
@@ -39,7 +40,10 @@ def ledger_page() -> str:
         for entry in rows:
             if entry.source != source:
                 continue
-            judges = "<br>".join(f"`{claim}` **{verdict}**" for claim, verdict in entry.verdicts.items())
+            judges = "<br>".join(
+                f"`{claim}` **{verdict}**{' ◉' if claim in entry.on_record else ''}"
+                for claim, verdict in entry.verdicts.items()
+            )
             rest = " ".join(part for part in (entry.configuration, entry.reason) if part)
             lines.append(f"| {entry.number} | {entry.statement} | {entry.status} | {judges} | {rest} |")
     return "\n".join(lines)

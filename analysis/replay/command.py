@@ -71,7 +71,7 @@ def _summary(done: Replay) -> dict[str, Any]:
     return {
         "record": str(done.record.path),
         "trained": done.record.objective or None,
-        "tokens": int(done.table.groupby("objective")["tokens"].sum().max()),
+        "tokens": done.tokens,
         "rollouts": int(done.table["step"].nunique()),
         "objectives": {
             str(name): {
@@ -94,7 +94,7 @@ def _lines(done: Replay) -> list[str]:
     rows += [[str(name), *(number(row[key]) for key in _SHOWN)] for name, row in means.iterrows()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        f"{int(done.table.groupby('objective')['tokens'].sum().max()):,} token-updates of "
+        f"{done.tokens:,} token-updates of "
         f"{done.table['step'].nunique()} rollouts"
         + (f", trained with {done.record.objective}" if done.record.objective else "")
     ]

@@ -78,15 +78,21 @@ def tokens_of(batch: TokenBatch) -> Tokens:
     return Tokens(batch, probabilities, below, below_naive, slope, unclipped)
 
 
-def measure(objective: Objective, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-    """Every measure of an objective, `(N,)`, NaN where the record lacks what it needs; and ∂L/∂log p `(N, B, T)`."""
+def measure(objective: Objective, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """What an objective does with a stack of batches.
+
+    Returns:
+        Every measure `(N,)`, NaN where the record lacks what it needs; ∂L/∂log p of the loss, and of the plain sum of
+        token losses, `(N, B, T)` each, 0 where masked.
+    """
     batch = tokens.batch
     leaf = batch.log_probs.detach().clone().requires_grad_()
     given = batch.with_current(leaf, batch.entropies)
     loss = objective.loss(given)
     (of_loss,) = torch.autograd.grad(loss.sum(), leaf)
     (weights,) = torch.autograd.grad(objective.token_loss(given.trimmed()).sum(), leaf)
-    of_loss, mass = of_loss.where(batch.mask, 0), weights.abs().where(batch.mask, 0)
+    of_loss, weights = of_loss.where(batch.mask, 0), weights.where(batch.mask, 0)
+    mass = weights.abs()
     found = {"loss": loss.detach(), "gradient": of_loss.square().sum((-2, -1)).sqrt()}
     found |= _stopped(mass, tokens)
     found |= _masses(mass, tokens)
@@ -104,7 +110,7 @@ def measure(objective: Objective, tokens: Tokens) -> tuple[dict[str, Tensor], Te
         found["kl/sampler"] = torch.full_like(found["loss"], torch.nan)
     else:
         found["kl/sampler"] = (batch.sampler_log_probs - batch.old_log_probs).sum((-2, -1)) / counts
-    return found, of_loss
+    return found, of_loss, weights
 
 
 def _stopped(mass: Tensor, tokens: Tokens) -> dict[str, Tensor]:

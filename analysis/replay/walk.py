@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from analysis.judging.on_record import TokenMeasure
 from analysis.replay.measures import measure, tokens_of
 from testbed.advantages import estimate, make_advantage_estimator
 from testbed.errors import ConfigError, StorageError, TestbedError
@@ -46,6 +47,11 @@ class Replay:
     largest: pd.DataFrame
     rollouts: pd.DataFrame
     skipped: dict[str, str]
+
+    @property
+    def tokens(self) -> int:
+        """Token-updates that were read."""
+        return int(self.table.groupby("objective")["tokens"].sum().max())
 
     def summary(self) -> pd.DataFrame:
         """Each measure's mean over updates, one row per objective; updates at ratio 1 are left out of what is stopped.
@@ -97,7 +103,11 @@ def replayable(record: Record) -> tuple[list[str], dict[str, str]]:
 
 
 def replay(
-    path: str | Path, objectives: Sequence[str | Objective] | None = None, *, advantage: str | None = None
+    path: str | Path,
+    objectives: Sequence[str | Objective] | None = None,
+    *,
+    advantage: str | None = None,
+    measures: Mapping[str, Mapping[str, TokenMeasure]] | None = None,
 ) -> Replay:
     """Evaluate objectives on every update of a record, each as training would have.
 
@@ -105,6 +115,7 @@ def replay(
         path: the record's folder.
         objectives: names, `name(key=value,…)` or objects; `None`: every registered objective that the record allows.
         advantage: estimator to compute the advantages with again, from the recorded rewards; `None`: as recorded.
+        measures: further columns of the table, by name, for the objectives with these labels.
 
     Raises:
         StorageError: the folder is no record, is damaged, or lacks what a named objective needs.
@@ -150,13 +161,15 @@ def replay(
         }
         for item in chosen:
             try:
-                found, weights = measure(item, tokens)
+                found, of_loss, of_tokens = measure(item, tokens)
+                for name, read in (measures or {}).get(item.label(), {}).items():
+                    found[name] = read(item, tokens.batch, of_tokens)
                 own = {name: value for name, value in item(tokens.batch).metrics.items() if name not in found}
             except TestbedError as error:
                 raise StorageError(f"{item.label()} cannot be evaluated on {record.path}: {error}") from error
             columns = {name: _column(value, len(updates)) for name, value in {**found, **own}.items()}
             tables.append(pd.DataFrame({"objective": item.label(), **places, **columns}))
-            largest[item.label()].append(_heaviest(item.label(), weights, tokens.probabilities, updates))
+            largest[item.label()].append(_heaviest(item.label(), of_loss, tokens.probabilities, updates))
     return Replay(
         record,
         pd.concat(tables, ignore_index=True).sort_values(["objective", "step", "update", "replica"], kind="stable"),

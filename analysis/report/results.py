@@ -115,7 +115,7 @@ _SERIES = {"label!": _TEXT, "x!": _ROW, "mean!": _ROW, "low": _ROW, "high": _ROW
 # A field with a ! must be there; any other may be missing or null.
 _CLAIM: dict[str, Any] = _READING | {
     **dict.fromkeys(("title", "paper", "source", "statement", "reason", "kind", "tier", "scope", "unit"), _TEXT),
-    **dict.fromkeys(("verdict", "recorded", "direction", "protocol_hash", "reproduce"), _TEXT),
+    **dict.fromkeys(("verdict", "recorded", "direction", "protocol_hash", "reproduce", "record"), _TEXT),
     **dict.fromkeys(("threshold", "seeds_needed", "seconds", "p_value", "trend_p_value"), _NUMBER),
     "seeds": _SEEDS,
     "setting": _SETTING,
@@ -128,7 +128,7 @@ _CLAIM: dict[str, Any] = _READING | {
     "curves": [{"title!": _TEXT, "x_label!": _TEXT, "y_label!": _TEXT, "series!": [_SERIES]}],
 }
 _RUN: dict[str, Any] = {
-    **dict.fromkeys(("commit", "tier", "command", "date"), _TEXT),
+    **dict.fromkeys(("commit", "tier", "command", "date", "record"), _TEXT),
     **dict.fromkeys(("seed", "seeds", "seconds"), _NUMBER),
     "versions": {_EVERY: _TEXT},
 }

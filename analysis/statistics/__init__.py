@@ -1,8 +1,8 @@
 """From one number per seed to an interval, and from the interval to a verdict.
 
-The unit is the seed. Steps, tokens and prompts inside a run are never samples, so every function here takes
-one number per seed, and a paired comparison passes the differences over seeds that shared their random
-numbers.
+The unit is the seed; of one recorded run it is the rollout, in blocks where rollouts are correlated. Steps, tokens and
+prompts inside a run are never samples, so every function here takes one number per seed, and a paired comparison passes
+the differences over seeds that shared their random numbers.
 
 The rules, in one place:
 
@@ -20,6 +20,7 @@ Sample sizes are fixed before the run; nothing here corrects for looking early.
 
 from __future__ import annotations
 
+from analysis.statistics.blocks import block_length, block_means
 from analysis.statistics.intervals import interquartile_mean, interval, p_value
 from analysis.statistics.multiplicity import benjamini_hochberg, holm
 from analysis.statistics.orders import monotone_trend, order_p_value, smallest_step
@@ -48,6 +49,8 @@ __all__ = [
     "Survival",
     "Verdict",
     "benjamini_hochberg",
+    "block_length",
+    "block_means",
     "decide",
     "holm",
     "interquartile_mean",

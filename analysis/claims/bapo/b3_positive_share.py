@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from analysis.claims.bapo import CITATION, GRPO, LONG_SCOPE, LONGER_WHEN_WRONG, PAPER, SCOPE, bapo
 from analysis.judging.claim import ExactClaim, Falsifier, StatisticalClaim, register
 from analysis.judging.estimands import average, between, difference, value_of
+from analysis.judging.on_record import OnRecord
 from analysis.judging.settings import MODULAR_SUM
 from analysis.ledger.entry import Entry, file_entry
 from testbed.advantages import advantages
@@ -31,6 +33,20 @@ EQUAL_LENGTHS = "VariableLength-v1(right_length=6.0,wrong_length=6.0)"
 
 LONGER_WHEN_RIGHT = "VariableLength-v1(right_length=8.0,wrong_length=4.0)"
 
+
+def _share_without_signs(_: object, batch: TokenBatch, __: Tensor) -> Tensor:
+    """The positive share if every advantage counted as positive."""
+    size = (batch.ratio.detach() * batch.advantages.abs()).where(batch.mask, 0).sum((-2, -1))
+    return size / size
+
+
+POSITIVE_ON_RECORD = OnRecord(
+    arms={"grpo": str(GRPO["objective"])},
+    sabotaged_estimand=value_of(average("positive share without signs"), "grpo"),
+    sabotage="Every advantage counts as positive.",
+    measures={"positive share without signs": _share_without_signs},
+)
+
 register(
     StatisticalClaim(
         id="bapo/positive-tokens-are-a-minority",
@@ -54,6 +70,7 @@ register(
             "The baseline is removed, so that every reward counts as positive.", {"grpo": GRPO | {"advantage": "none"}}
         ),
         recorded="refuted",
+        on_record=POSITIVE_ON_RECORD,
         notes=(
             "Within the passes over a rollout the ratios of positive tokens grow and those of negative ones shrink.",
         ),
@@ -110,6 +127,9 @@ register(
     )
 )
 
+ACTIVE = bapo(low_range="(0.8,0.8)", high_range="(1.2,1.2)", contribution="active")
+OPENED = bapo(low_range="(0.0,0.0)", high_range="(1e9,1e9)", contribution="active")
+
 register(
     StatisticalClaim(
         id="bapo/gate-lowers-the-positive-share",
@@ -122,7 +142,7 @@ register(
         scope=f"{SCOPE} Share of Σ|rA| with PPO's bounds of 0.8 and 1.2.",
         unit="share of Σ|rA|",
         setting=MODULAR_SUM,
-        arms={"ppo": bapo(low_range="(0.8,0.8)", high_range="(1.2,1.2)", contribution="active")},
+        arms={"ppo": ACTIVE},
         estimand=between(average("bapo/positive_fraction"), POSITIVE_SHARE, arm="ppo"),
         direction="less",
         threshold=-0.01,
@@ -135,9 +155,14 @@ register(
         ),
         falsifier=Falsifier(
             "The bounds are opened so far that nothing is clipped.",
-            {"ppo": bapo(low_range="(0.0,0.0)", high_range="(1e9,1e9)", contribution="active")},
+            {"ppo": OPENED},
         ),
         recorded="refuted",
+        on_record=OnRecord(
+            arms={"ppo": ACTIVE["objective"]},
+            sabotaged={"ppo": OPENED["objective"]},
+            acts=(("ppo", "clip/fraction"),),
+        ),
         notes=(
             "The lower bound cuts off twice as many tokens as the upper one, so what is left is more positive. With "
             "rollouts eight iterations old both cut alike and the share falls by 0.02.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.claims.bapo import CITATION, PAPER, SCOPE
 from analysis.judging.claim import Falsifier, Null, StatisticalClaim, register
 from analysis.judging.estimands import average, between
+from analysis.judging.on_record import OnRecord
 from analysis.judging.settings import MODULAR_SUM, NULL_REWARD
 from analysis.ledger.entry import Entry, file_entry
 
@@ -19,6 +20,11 @@ file_entry(
 
 OUTSIDE_OVER_INSIDE = between(average("band/outside_entropy"), average("band/inside_entropy"), arm="ppo", times=1.1)
 
+# An entropy band that is never left: the base alone, with the entropies at hand.
+OPEN_BAND = "beta_low=0.999,beta_high=1000.0"
+PPO_WITH_ENTROPIES = f"erc(base=ppo,{OPEN_BAND})"
+WHOLE_RESPONSES = f"erc(base=gspo(clip_low=0.05,clip_high=0.05,reduction=token_mean),{OPEN_BAND})"
+
 register(
     StatisticalClaim(
         id="bapo/leaving-tokens-are-uncertain",
@@ -32,8 +38,7 @@ register(
         "improbable as well is the claim ce-gppo/leaving-tokens-are-improbable.",
         unit="nats",
         setting=MODULAR_SUM | {"staleness": 8},
-        # An entropy band that is never left: PPO, with the entropies at hand.
-        arms={"ppo": {"objective": "erc(base=ppo,beta_low=0.999,beta_high=1000.0)"}},
+        arms={"ppo": {"objective": PPO_WITH_ENTROPIES}},
         estimand=OUTSIDE_OVER_INSIDE,
         direction="greater",
         threshold=0.0,
@@ -43,13 +48,13 @@ register(
         curves=("band/outside_entropy", "band/inside_entropy"),
         falsifier=Falsifier(
             "The interval holds the ratio of the whole response, so that tokens leave with their neighbours.",
-            {
-                "ppo": {
-                    "objective": "erc(base=gspo(clip_low=0.05,clip_high=0.05,reduction=token_mean),beta_low=0.999,"
-                    "beta_high=1000.0)"
-                }
-            },
+            {"ppo": {"objective": WHOLE_RESPONSES}},
         ),
         recorded="reproduced",
+        on_record=OnRecord(
+            arms={"ppo": PPO_WITH_ENTROPIES},
+            sabotaged={"ppo": WHOLE_RESPONSES},
+            acts=(("ppo", "band/outside_fraction"),),
+        ),
     )
 )

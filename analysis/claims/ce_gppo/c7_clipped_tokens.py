@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.claims.ce_gppo import CITATION, PAPER, PPO, SCOPE
 from analysis.judging.claim import Falsifier, StatisticalClaim, register
 from analysis.judging.estimands import average, between
+from analysis.judging.on_record import OnRecord
 from analysis.judging.settings import MODULAR_SUM
 from analysis.ledger.entry import Entry, file_entry
 
@@ -16,6 +17,8 @@ file_entry(
         status="toy",
     )
 )
+
+WHOLE_RESPONSES = "gspo(clip_low=0.05,clip_high=0.05,reduction=token_mean)"
 
 register(
     StatisticalClaim(
@@ -37,8 +40,11 @@ register(
         curves=("band/outside_probability", "band/inside_probability"),
         falsifier=Falsifier(
             "The interval holds the ratio of the whole response, so that tokens leave with their neighbours.",
-            {"ppo": {"objective": "gspo(clip_low=0.05,clip_high=0.05,reduction=token_mean)"}},
+            {"ppo": {"objective": WHOLE_RESPONSES}},
         ),
         recorded="reproduced",
+        on_record=OnRecord(
+            arms={"ppo": "ppo"}, sabotaged={"ppo": WHOLE_RESPONSES}, acts=(("ppo", "band/outside_fraction"),)
+        ),
     )
 )

@@ -8,9 +8,10 @@ PAPER = "DCPO"
 CITATION = "Yang et al., arXiv 2509.02333v2"
 GRPO, DCPO = "grpo(reduction=token_mean)", "dcpo(reduction=token_mean)"
 
+CAPPED_DCPO = "dcpo(reduction=token_mean,ratio_max=1.05)"
 CAPPED = Falsifier(
     "The cap on the upper bound is lowered to 1.05, which takes away the room that rare tokens are given.",
-    {"dcpo": {"objective": "dcpo(reduction=token_mean,ratio_max=1.05)"}},
+    {"dcpo": {"objective": CAPPED_DCPO}},
 )
 
 FINETUNE = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from analysis.claims.dcpo import CAPPED, CITATION, DCPO, GRPO, PAPER
+from analysis.claims.dcpo import CAPPED, CAPPED_DCPO, CITATION, DCPO, GRPO, PAPER
 from analysis.judging.claim import StatisticalClaim, register
 from analysis.judging.estimands import average, contrast
+from analysis.judging.on_record import OnRecord
 from analysis.judging.settings import MODULAR_SUM
 from analysis.ledger.entry import Entry, file_entry
 from analysis.statistics import Verdict
@@ -21,7 +22,9 @@ file_entry(
 )
 
 
-def _clips_less(name: str, *, rate: float, size: str, recorded: Verdict) -> StatisticalClaim:
+def _clips_less(
+    name: str, *, rate: float, size: str, recorded: Verdict, on_record: OnRecord | None = None
+) -> StatisticalClaim:
     return StatisticalClaim(
         id=f"dcpo/{name}",
         paper=PAPER,
@@ -43,6 +46,7 @@ def _clips_less(name: str, *, rate: float, size: str, recorded: Verdict) -> Stat
         curves=("clip/fraction", "exact/regret"),
         falsifier=CAPPED,
         recorded=recorded,
+        on_record=on_record,
         notes=(
             "The paper speaks of about ten times. How many times depends on the size of the updates, which is why "
             "the statement is judged at two of them: DCPO's wider bounds are reached as well when updates are "
@@ -51,5 +55,9 @@ def _clips_less(name: str, *, rate: float, size: str, recorded: Verdict) -> Stat
     )
 
 
-register(_clips_less("token-clip-ratio", rate=16.0, size="moderate", recorded="reproduced"))
+ON_RECORD = OnRecord(
+    arms={"grpo": GRPO, "dcpo": DCPO}, sabotaged={"dcpo": CAPPED_DCPO}, acts=(("grpo", "clip/fraction"),)
+)
+
+register(_clips_less("token-clip-ratio", rate=16.0, size="moderate", recorded="reproduced", on_record=ON_RECORD))
 register(_clips_less("token-clip-ratio-large-updates", rate=64.0, size="large", recorded="refuted"))

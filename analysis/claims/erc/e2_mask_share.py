@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from analysis.claims.erc import ACTS, ARMS, CITATION, NO_BAND, PAPER, PEAKED
+from analysis.claims.erc import ACTS, ARMS, CITATION, NO_BAND, PAPER, PEAKED, UNMASKED
 from analysis.judging.claim import StatisticalClaim, register
 from analysis.judging.estimands import Estimand, average
+from analysis.judging.on_record import OnRecord
 from analysis.ledger.entry import Entry, file_entry
 
 file_entry(
@@ -50,6 +51,7 @@ register(
         curves=("erc/masked_fraction", "clip/fraction"),
         falsifier=NO_BAND,
         recorded="reproduced",
+        on_record=OnRecord(arms={"erc": "erc", "dapo": "dapo"}, sabotaged={"erc": UNMASKED}, acts=ACTS),
         notes=(
             "The paper reports 20.29 % masked against about 0.02 % clipped; theory predicts the gap without a model.",
         ),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from analysis.claims.erc import ACTS, ARMS, CITATION, PAPER
 from analysis.judging.claim import Falsifier, Null, StatisticalClaim, register
-from analysis.judging.estimands import average, between
+from analysis.judging.estimands import average, between, value_of
+from analysis.judging.on_record import OnRecord
 from analysis.judging.settings import MODULAR_SUM
 from analysis.ledger.entry import Entry, file_entry
+from testbed.batch import TokenBatch
 
 file_entry(
     Entry(
@@ -20,6 +25,27 @@ file_entry(
 VARIED = "initial=normal,scale=3.0"
 
 MASKED_BELOW_KEPT = between(average("erc/masked_entropy"), average("erc/kept_entropy"), arm="erc", times=0.9)
+
+
+def _with_foreign_entropies(_: object, batch: TokenBatch, slopes: Tensor) -> Tensor:
+    """Mean entropy of the tokens without a gradient minus 0.9 of the others', each read at another token."""
+    assert batch.old_entropies is not None
+    results = []
+    for mask, entropies, slope in zip(batch.mask, batch.old_entropies, slopes, strict=True):
+        own = entropies[mask]
+        # Half of the tokens away: another response's, as a rule.
+        foreign, stopped = own.roll(len(own) // 2), slope[mask] == 0
+        results.append(foreign[stopped].mean() - 0.9 * foreign[~stopped].mean())
+    return torch.stack(results)
+
+
+ON_RECORD = OnRecord(
+    arms={"erc": "erc"},
+    sabotaged_estimand=value_of(average("masked below kept, entropies of other tokens"), "erc"),
+    sabotage="Each token is given the entropy of another one, so low entropy cannot be what is selected.",
+    measures={"masked below kept, entropies of other tokens": _with_foreign_entropies},
+    acts=ACTS,
+)
 
 register(
     StatisticalClaim(
@@ -46,5 +72,6 @@ register(
             {"erc": {"objective": "erc", "env": "ModularSum-v1(initial=peaked)"}},
         ),
         recorded="reproduced",
+        on_record=ON_RECORD,
     )
 )

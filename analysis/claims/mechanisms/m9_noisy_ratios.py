@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from analysis.claims import sapo
 from analysis.claims.mechanisms import PAPER
 from analysis.judging.claim import ExactClaim, Falsifier, register
+from analysis.judging.estimands import average, difference
+from analysis.judging.on_record import OnRecord
 from analysis.ledger.entry import Entry, file_entry
 from analysis.theory.gradient_weights import Tokens, autograd_update
+from testbed.batch import TokenBatch
 
 file_entry(
     Entry(
@@ -36,6 +40,29 @@ def _clean_token_loss(objective: str) -> float:
     return float(np.abs(weights(outlier) / weights(clean) - 1).max())
 
 
+def _kept_beside_outliers(_: object, batch: TokenBatch, slopes: Tensor) -> Tensor:
+    """Of the unclipped push of tokens within 20 %, in responses that hold one beyond, the part that is left."""
+    far = batch.mask & ((batch.ratio.detach() - 1).abs() > 0.2)
+    beside = batch.mask & ~far & far.any(-1, keepdim=True)
+    push = (batch.ratio.detach() * batch.advantages).abs().where(beside, 0)
+    return slopes.abs().where(beside, 0).sum((-2, -1)) / push.sum((-2, -1))
+
+
+KEPT = "share of the push kept beside outliers"
+
+ON_RECORD = OnRecord(
+    arms={"sapo": "sapo", "gspo": "gspo"},
+    sabotaged={"sapo": sapo.CLOSED_SAPO},
+    estimand=difference(average(KEPT), of="sapo", minus="gspo"),
+    statement="In responses with a token whose ratio is off by more than 20 %, the other tokens keep at least a tenth "
+    "more of their push under SAPO than under GSPO with its published range.",
+    sabotage=sapo.CLOSED_GATE.description,
+    unit="share of Σ|rA|",
+    direction="greater",
+    threshold=0.1,
+    measures={KEPT: _kept_beside_outliers},
+)
+
 register(
     ExactClaim(
         id="sapo/outlier-tokens",
@@ -54,5 +81,6 @@ register(
             measure=lambda: _clean_token_loss("gspo(clip_low=0.01,clip_high=0.01)"),
         ),
         recorded="reproduced",
+        on_record=ON_RECORD,
     )
 )

@@ -13,9 +13,10 @@ SAPO, GSPO, GRPO = {"objective": "sapo"}, {"objective": "gspo"}, {"objective": "
 WIDE_GSPO = {"objective": "gspo(clip_low=0.1,clip_high=0.1)"}
 EQUAL_BUDGET = Tuning((16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0), final("exact/return"))
 
+CLOSED_SAPO = "sapo(tau_pos=1000.0,tau_neg=1000.0)"
 CLOSED_GATE = Falsifier(
     "SAPO's gate is closed at the smallest deviation: τ = 1000 for both signs.",
-    {"sapo": {"objective": "sapo(tau_pos=1000.0,tau_neg=1000.0)"}},
+    {"sapo": {"objective": CLOSED_SAPO}},
 )
 
 SHARED: dict[str, Any] = {

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.judging.claim import ExactClaim, Falsifier
+from analysis.judging.on_record import OnRecord
 from analysis.theory import predictions
 
 PAPER = "Theory"
@@ -38,6 +39,7 @@ def exact_statement(
     sabotage: str,
     measure: Callable[[], float],
     also: tuple[str, ...] = (),
+    on_record: OnRecord | None = None,
 ) -> ExactClaim:
     """A claim that every prediction filed under a number agrees with what is measured.
 
@@ -50,6 +52,7 @@ def exact_statement(
         sabotage: what the falsifier changes.
         measure: its error, in multiples of the tolerance.
         also: numbers of other statements it judges.
+        on_record: how it is judged on a recorded run.
     """
     return ExactClaim(
         id=f"theory/{name}",
@@ -64,4 +67,5 @@ def exact_statement(
         tolerance=1.0,
         falsifier=Falsifier(sabotage, measure=measure),
         recorded="reproduced",
+        on_record=on_record,
     )
