@@ -83,6 +83,26 @@ def test_who_sees_whom() -> None:
     assert packed.masks(2)[1][2, 0].int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
 
 
+def test_responses_side_by_side_see_their_prompt_and_not_each_other() -> None:
+    # Two prompts of four tokens, two responses each of which two tokens are run: 2·2 are no more than 4.
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [9, 2, 3, 4, 1, 1, 1], [1, 2, 3, 4, 8, 9, 1], [9, 2, 3, 4, 2, 2, 2]])
+    mask = torch.ones_like(ids)
+    mask[2, 5:] = 0
+    packed = pack(ids, mask, 4)
+    assert packed.blocks == 2
+    assert packed.order.tolist() == [0, 2, 1, 3]
+    assert packed.ids.tolist() == [[1, 2, 3, 4, 9, 2, 3, 4, 5, 6, 8, 9, 1, 1, 2, 2]]
+    assert packed.masks()[1][1, 0].int().tolist() == [
+        [1, 1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 0, 1, 0],
+        [1, 1, 1, 1, 0, 0, 1, 1],
+    ]
+    # Within a window of three the last token sees the one before it and the prompt's last.
+    assert packed.masks(3)[1][0, 0, 3].int().tolist() == [0, 0, 0, 1, 0, 0, 1, 1]
+    assert pack(ids[:3], mask[:3], 4).blocks == 3
+
+
 def test_a_window_shorter_than_a_prompt_needs_a_mask_without_padding_too() -> None:
     packed = pack(torch.arange(1, 6).expand(2, -1), torch.ones(2, 5), 3)
     assert packed.masks()[0] is None
@@ -115,8 +135,11 @@ def test_masks_and_tokens_are_fewer_than_without_sharing() -> None:
 # -- equality --------------------------------------------------------------------------------------------------------
 
 
-def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Six responses to three prompts of width 10, of which one has four columns of padding; labels of the responses."""
+def batch(rows: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Six responses to three prompts of width 10, of which one has four columns of padding; labels of the responses.
+
+    Rows 0 and 1 share a prompt, and rows 3 to 5.
+    """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 250, (6, 16), generator=generator)
     ids[1, :10] = ids[0, :10]
@@ -128,12 +151,12 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     mask[4, 11:] = 0
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :10] = -100
-    return ids, mask, labels
+    return (ids, mask, labels) if rows is None else (ids[rows], mask[rows], labels[rows])
 
 
-def scores(model: Any, asked: bool) -> tuple[Tensor, Tensor, Tensor]:
+def scores(model: Any, asked: bool, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, entropies and the gradient of a sum of both with fixed weights."""
-    ids, mask, labels = batch()
+    ids, mask, labels = batch(rows)
     prefixes = SharedPrefixes(model, asked)
     use_own_head(model, 0.7, Kappas(), prefixes)
     output = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
@@ -143,12 +166,15 @@ def scores(model: Any, asked: bool) -> tuple[Tensor, Tensor, Tensor]:
     return output.log_probs.detach(), output.entropy.detach(), gradient
 
 
+# Groups of two, one and three, each response with a copy of its prompt; two groups of two, side by side and mixed.
+@pytest.mark.parametrize(("rows", "blocks"), [([0, 1, 2, 3, 4, 5], 6), ([3, 1, 4, 0], 2)])
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_and_gradients_are_those_of_the_plain_batch(name: str) -> None:
+def test_scores_and_gradients_are_those_of_the_plain_batch(name: str, rows: list[int], blocks: int) -> None:
     model = load_causal_lm(MODELS[name]).model
-    expected = scores(model, asked=False)
+    expected = scores(model, False, rows)
     shared = load_causal_lm(MODELS[name]).model
-    actual = scores(shared, asked=True)
+    actual = scores(shared, True, rows)
+    assert pack(*batch(rows)[:2], 10).blocks == blocks
     for mine, theirs in zip(actual, expected, strict=True):
         assert mine.shape == theirs.shape
         assert theirs.norm() > 1

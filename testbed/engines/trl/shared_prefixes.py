@@ -3,8 +3,8 @@
 Of B responses to N different prompts, N·P + B·R tokens go through the model instead of B·(P+T): all prompts, then all
 responses without their last token, which predicts nothing (R = T-1), in one row. Every token keeps the position that it
 has in the padded batch. Attention is told apart: prompts attend to themselves, each response to its prompt and itself,
-so that no mask is larger than `(B, 1, T, P+T)` and no more scores are computed than without sharing. The load of
-experts is that of the padded batch: a prompt counts once per response.
+so that neither masks nor scores are more than without sharing. The load of experts is that of the padded batch, where
+a prompt counts once per response.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ class PackedPrompts:
     """int64 `(1, N·P + B·R)`."""
     positions: Tensor
     """int64 `(1, N·P + B·R)`: the column of each token in the padded batch."""
+    order: Tensor
+    """int64 `(B,)`: the row of each response; those to one prompt stand together."""
     which: Tensor
-    """int64 `(B,)`: the prompt of each response."""
+    """int64 `(B,)`: the prompt of each response, ascending."""
     prompt_mask: Tensor
     """bool `(N, P)`: where a prompt has a token."""
     response_mask: Tensor
@@ -89,6 +91,9 @@ class PackedPrompts:
     """T, tokens of a response; R is T where every token is run, and else T - 1."""
     padded: bool
     """Whether any prompt has padding."""
+    blocks: int
+    """C, in how many blocks responses attend: B, each with a copy of its prompt's keys and values, or N, all responses
+    to a prompt side by side, which needs no copy and has more scores."""
     _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
@@ -97,7 +102,7 @@ class PackedPrompts:
         return self.prompt_mask.shape[1]
 
     def masks(self, window: int | None = None) -> tuple[Tensor | None, Tensor]:
-        """Who attends to whom, bool: prompts `(N, 1, P, P)`, `None` if plainly causal; responses `(B, 1, R, P+R)`.
+        """Who attends to whom, bool: `(N, 1, P, P)`, `None` if plainly causal, and `(C, 1, B·R/C, P + B·R/C)`.
 
         Args:
             window: a token sees itself and the `window` - 1 before it; `None`: all before it.
@@ -107,19 +112,18 @@ class PackedPrompts:
         return self._masks[window]
 
     def _made(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        width = self.width
-        place = torch.arange(width + self.response_mask.shape[1], device=self.ids.device)
-        distance = place[:, None] - place
-        seen = distance >= 0
-        if window is not None:
-            seen &= distance < window
+        width, (rows, length) = self.width, self.response_mask.shape
+        together = rows // self.blocks
+        prompt = torch.arange(width, device=self.ids.device)
+        response = torch.arange(width, width + length, device=self.ids.device).repeat(together)
+        owner = torch.arange(together, device=self.ids.device).repeat_interleave(length)
         # What is padding sees itself: a row that sees nothing has no softmax.
-        itself = distance == 0
-        of_prompts = seen[:width, :width] & self.prompt_mask[:, None, None] | itself[:width, :width]
+        of_prompts = _seen(prompt, prompt, window) & self.prompt_mask[:, None, None] | _diagonal(prompt)
+        to_prompt = _seen(response, prompt, window) & self.prompt_mask[self.which[::together], None, None]
+        to_itself = _seen(response, response, window) & (owner[:, None] == owner)
+        to_itself = to_itself & self.response_mask.view(self.blocks, 1, 1, -1) | _diagonal(response)
         narrow = window is not None and window < width
-        keys = torch.cat([self.prompt_mask[self.which], self.response_mask], dim=1)
-        of_responses = seen[width:] & keys[:, None, None] | itself[width:]
-        return of_prompts if self.padded or narrow else None, of_responses
+        return of_prompts if self.padded or narrow else None, torch.cat([to_prompt, to_itself], dim=-1)
 
     def states(self, packed: Tensor) -> Tensor:
         """The states that predict the tokens of the responses.
@@ -130,16 +134,28 @@ class PackedPrompts:
         Returns:
             `(B, T, D)`: the last of the prompt, then those of the response but its last.
         """
-        prompts, responses = self.apart(packed)
-        return torch.cat([prompts[:, -1:].index_select(0, self.which), responses[:, : self.length - 1]], dim=1)
+        prompts, responses = self.apart(packed, len(self.which))
+        states = torch.cat([prompts[:, -1:].index_select(0, self.which), responses[:, : self.length - 1]], dim=1)
+        return states[torch.argsort(self.order)]
 
-    def apart(self, packed: Tensor) -> tuple[Tensor, Tensor]:
-        """`(1, N·P + B·R, …)` as `(N, P, …)` and `(B, R, …)`."""
+    def apart(self, packed: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+        """`(1, N·P + B·R, …)` as `(N, P, …)` and `(blocks, B·R/blocks, …)`."""
         size, rest = len(self.prompt_mask) * self.width, packed.shape[2:]
+        length = self.response_mask.numel() // blocks
         return (
             packed[:, :size].reshape(*self.prompt_mask.shape, *rest),
-            packed[:, size:].reshape(*self.response_mask.shape, *rest),
+            packed[:, size:].reshape(blocks, length, *rest),
         )
+
+
+def _seen(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Whether a token may look at another by their positions alone."""
+    distance = queries[:, None] - keys
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+def _diagonal(positions: Tensor) -> Tensor:
+    return torch.eye(len(positions), dtype=torch.bool, device=positions.device)
 
 
 def pack(ids: Tensor, mask: Tensor, width: int, every_token: bool = False) -> PackedPrompts:
@@ -158,19 +174,25 @@ def pack(ids: Tensor, mask: Tensor, width: int, every_token: bool = False) -> Pa
     mask = mask.bool()
     end = ids.shape[1] if every_token else ids.shape[1] - 1
     first, which = distinct_prompts(ids[:, :width], mask[:, :width])
+    order = torch.argsort(which, stable=True)
     prompts, responses = slice(0, width), slice(width, end)
-    prompt_mask, response_mask = mask[first, prompts], mask[:, responses]
+    prompt_mask, response_mask = mask[first, prompts], mask[order, responses]
     place = torch.arange(end, device=ids.device)
-    uses = torch.bincount(which, minlength=len(first)).unsqueeze(1)
+    uses = torch.bincount(which, minlength=len(first))
+    size = len(ids) // len(first)
+    # All responses to a prompt side by side have size·R·(P + size·R) scores, at most twice as many as one by one.
+    together = bool((uses == size).all()) and size * (end - width) <= width
     return PackedPrompts(
-        ids=_row(ids[first, prompts], ids[:, responses]).unsqueeze(0),
+        ids=_row(ids[first, prompts], ids[order, responses]).unsqueeze(0),
         positions=_row(place[prompts].expand(len(first), -1), place[responses].expand(len(ids), -1)).unsqueeze(0),
-        which=which,
+        order=order,
+        which=which[order],
         prompt_mask=prompt_mask,
         response_mask=response_mask,
-        counts=_row(prompt_mask * uses, response_mask).float(),
+        counts=_row(prompt_mask * uses.unsqueeze(1), response_mask).float(),
         length=ids.shape[1] - width,
         padded=not bool(prompt_mask.all()),
+        blocks=len(first) if together else len(ids),
     )
 
 
@@ -273,13 +295,15 @@ def _attend(
         raise NotImplementedError(f"attention with {unknown[0]} is not written for packed prompts")
     of_prompts, of_responses = packed_prompts.masks(settings.get("sliding_window"))
     (prompt_query, query), (prompt_key, key), (prompt_value, value) = (
-        [part.transpose(1, 2) for part in packed_prompts.apart(both.transpose(1, 2))] for both in (query, key, value)
+        [part.transpose(1, 2) for part in packed_prompts.apart(both.transpose(1, 2), packed_prompts.blocks)]
+        for both in (query, key, value)
     )
     product = functools.partial(_product, dropout=settings.get("dropout", 0.0), scaling=settings.get("scaling"))
     results = [product(prompt_query, prompt_key, prompt_value, of_prompts)]
     if query.shape[2]:
+        copied = len(query) > len(prompt_query)
         keys, values = (
-            torch.cat([prompt.index_select(0, packed_prompts.which), own], dim=2)
+            torch.cat([prompt.index_select(0, packed_prompts.which) if copied else prompt, own], dim=2)
             for prompt, own in ((prompt_key, key), (prompt_value, value))
         )
         results.append(product(query, keys, values, of_responses))
