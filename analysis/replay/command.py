@@ -46,7 +46,8 @@ def run(
         objectives: what to evaluate; none: everything the record allows.
         advantage: estimator to compute the advantages with again.
         as_json: print the summary as JSON instead of as a table.
-        out: folder for `updates.parquet`, `largest.csv`, `rollouts.csv` and `summary.json`.
+        out: folder for `updates.parquet`, `largest.csv`, `rollouts.csv`, `prediction.csv`, `lengths.csv`,
+            `mismatch.csv` and `summary.json`.
         say: prints a line.
     """
     with contextlib.nullcontext() if out is None else fresh_folder(out) as folder:
@@ -56,6 +57,9 @@ def run(
             done.table.to_parquet(folder / "updates.parquet", index=False)
             done.largest.to_csv(folder / "largest.csv", index=False)
             done.rollouts.to_csv(folder / "rollouts.csv", index=False)
+            done.prediction().to_csv(folder / "prediction.csv", index=False)
+            done.lengths.to_csv(folder / "lengths.csv", index=False)
+            done.mismatch.to_csv(folder / "mismatch.csv", index=False)
             (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if as_json:
         say(json.dumps(summary, indent=1))

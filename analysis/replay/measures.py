@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from testbed.batch import TokenBatch
+from testbed.diagnostics import effective_sample_size
 from testbed.objectives import Objective
 
 __all__ = ["CLASSES", "MEASURES", "Tokens", "measure", "tokens_of"]
@@ -104,8 +105,7 @@ def measure(objective: Objective, tokens: Tokens) -> tuple[dict[str, Tensor], Te
         found["entropy/predicted"] = (of_loss * tokens.slope).sum((-2, -1))
     counts = batch.mask.sum((-2, -1))
     found["weight/largest"] = share.amax((-2, -1)) / (share.sum((-2, -1)) / counts)
-    ratio = batch.ratio.detach().where(batch.mask, 0)
-    found["ratio/effective_sample_size"] = ratio.sum((-2, -1)).square() / (counts * ratio.square().sum((-2, -1)))
+    found["ratio/effective_sample_size"] = effective_sample_size(batch.log_ratio, batch.mask) / counts
     if batch.sampler_log_probs is None:
         found["kl/sampler"] = torch.full_like(found["loss"], torch.nan)
     else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from analysis.judging.on_record import TokenMeasure
 from analysis.replay.measures import measure, tokens_of
-from testbed.advantages import estimate, make_advantage_estimator
+from analysis.replay.rewards import Reestimated
+from analysis.replay.tallies import Densities, Tallies
 from testbed.errors import ConfigError, StorageError, TestbedError
 from testbed.objectives import Objective, make_objective, objective_names
 from testbed.records import Record, RecordedUpdate, read_record, stacked
@@ -36,9 +36,12 @@ class Replay:
         table: one row per objective, step, update and replica: the columns of `measures.MEASURES`, shares or sums over
             the recorded tokens, the objective's own metrics, and `tokens`.
         largest: the tokens with the largest weights under each objective: where they stand, their probability, entropy,
-            ratio and advantage, and their weight divided by the mean.
+            ratio and advantage, and their weight |∂L/∂log p| divided by the mean of their update.
         rollouts: one row per step and replica: mean entropy at sampling time, its change to the next recorded rollout,
             mean reward and length.
+        mismatch: trainer against sampler by probability, see `Tallies.mismatch`.
+        lengths: what responses of a length weigh under each reduction, see `Tallies.lengths`.
+        densities: where the tokens lie, see `Densities`.
         skipped: objectives that cannot be evaluated on this record, and why.
     """
 
@@ -46,6 +49,9 @@ class Replay:
     table: pd.DataFrame
     largest: pd.DataFrame
     rollouts: pd.DataFrame
+    mismatch: pd.DataFrame
+    lengths: pd.DataFrame
+    densities: Densities
     skipped: dict[str, str]
 
     @property
@@ -114,7 +120,8 @@ def replay(
     Args:
         path: the record's folder.
         objectives: names, `name(key=value,…)` or objects; `None`: every registered objective that the record allows.
-        advantage: estimator to compute the advantages with again, from the recorded rewards; `None`: as recorded.
+        advantage: estimator to compute the advantages with again, from the rewards of whole groups of a rollout;
+            `None`: as recorded.
         measures: further columns of the table, by name, for the objectives with these labels.
 
     Raises:
@@ -144,15 +151,15 @@ def replay(
             raise ConfigError("objectives is empty; expected at least one name, or None for all that the record allows")
         for item in chosen:
             record.require(*item.needs, reason=f"{item.label()} reads {'it' if len(item.needs) == 1 else 'them'}")
-    estimator = None if advantage is None else make_advantage_estimator(advantage)
+    given = record.updates() if advantage is None else Reestimated(advantage).updates(record.updates())
+    tallies = Tallies(record.rollouts())
     tables: list[pd.DataFrame] = []
     largest: dict[str, list[pd.DataFrame]] = {item.label(): [] for item in chosen}
     rollouts: list[dict[str, float | bool]] = []
-    for updates in _chunks(record):
-        if estimator is not None:
-            updates = [_with_advantages(update, estimator, advantage or "") for update in updates]
+    for updates in _chunks(given):
         rollouts += [_rollout(update) for update in updates]
         tokens = tokens_of(stacked(updates))
+        tallies.add(tokens.batch, [update.step for update in updates])
         places = {
             "step": [update.step for update in updates],
             "update": [update.update for update in updates],
@@ -175,6 +182,9 @@ def replay(
         pd.concat(tables, ignore_index=True).sort_values(["objective", "step", "update", "replica"], kind="stable"),
         _kept(largest),
         _changes(pd.DataFrame(rollouts)),
+        tallies.mismatch(),
+        tallies.lengths(),
+        tallies.densities,
         skipped,
     )
 
@@ -183,11 +193,11 @@ def _column(value: Tensor, count: int) -> np.ndarray:
     return value.detach().double().expand(count).numpy()
 
 
-def _chunks(record: Record) -> Iterator[list[RecordedUpdate]]:
+def _chunks(updates: Iterator[RecordedUpdate]) -> Iterator[list[RecordedUpdate]]:
     """Updates that are evaluated together: consecutive ones, while the padded batch stays small."""
     waiting: list[RecordedUpdate] = []
     most = width = 0
-    for update in record.updates():
+    for update in updates:
         longest = int(update.lengths.max(initial=1))
         rows, columns = max(most, len(update.lengths)), max(width, longest)
         per_token = update.advantages.shape != update.lengths.shape
@@ -199,23 +209,6 @@ def _chunks(record: Record) -> Iterator[list[RecordedUpdate]]:
         most, width = rows, columns
     if waiting:
         yield waiting
-
-
-def _with_advantages(update: RecordedUpdate, estimator: Callable[..., Tensor], text: str) -> RecordedUpdate:
-    """The update with advantages from its rewards; every group is there as a whole."""
-    order = np.argsort(update.prompts, kind="stable")
-    names, sizes = np.unique(update.prompts, return_counts=True)
-    if len(set(sizes.tolist())) > 1:
-        raise StorageError(
-            f"at {update.place} the groups have {sizes.min()} to {sizes.max()} responses; {text} needs as many for "
-            "every prompt. Record whole groups in one update"
-        )
-    rewards = torch.tensor(update.rewards[order]).view(len(names), -1)
-    lengths = torch.tensor(update.lengths[order]).view(len(names), -1)
-    estimated = estimate(estimator, rewards, lengths=lengths)
-    advantages = np.empty(len(order), np.float32)
-    advantages[order] = estimated.float().reshape(-1).numpy()
-    return dataclasses.replace(update, advantages=advantages)
 
 
 def _rollout(update: RecordedUpdate) -> dict[str, float | bool]:
@@ -258,6 +251,7 @@ def _heaviest(label: str, weights: Tensor, probabilities: Tensor, updates: Seque
             continue
         place = int(update.lengths[:response].sum()) + position
         entropies = update.numbers.get("entropies")
+        per_response = update.advantages.shape == update.lengths.shape
         rows.append(
             {
                 "objective": label,
@@ -270,6 +264,7 @@ def _heaviest(label: str, weights: Tensor, probabilities: Tensor, updates: Seque
                 "weight": value,
                 "probability": float(probabilities[number, response, position]),
                 "entropy": float("nan") if entropies is None else float(entropies[place]),
+                "advantage": float(update.advantages[response if per_response else place]),
                 "ratio": float(np.exp(update.numbers["log_probs"][place] - update.numbers["old_log_probs"][place])),
             }
         )

@@ -119,6 +119,20 @@ class Record:
                 f"{' and '.join(missing)}: a trainer passes them to TokenBatch where its objective needs them"
             )
 
+    def rollouts(self) -> list[int]:
+        """Every rollout's number, in order.
+
+        Raises:
+            StorageError: a shard is damaged.
+        """
+        found: set[int] = set()
+        for shard in self._shards:
+            try:
+                found.update(pq.read_table(shard, columns=["step"]).column("step").unique().to_pylist())
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+                raise _unreadable(shard, error) from error
+        return sorted(found)
+
     def updates(self) -> Iterator[RecordedUpdate]:
         """Every update, in order of step, update and replica, those of all ranks together.
 
@@ -199,11 +213,7 @@ class Record:
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, StorageError):
                 raise
-            reason = " ".join(str(error).split())[:200]
-            raise StorageError(
-                f"{shard} cannot be read: {reason}; it is damaged or no shard of a record. Move it away to read the "
-                "rest"
-            ) from error
+            raise _unreadable(shard, error) from error
 
 
 def read_record(path: str | Path) -> Record:
@@ -301,6 +311,13 @@ def _of_one(batch: TokenBatch) -> TokenBatch:
         groups=None if batch.groups is None else batch.groups[0],
         token_count=batch.total_tokens()[0],
         sequence_count=batch.total_sequences()[0],
+    )
+
+
+def _unreadable(shard: Path, error: Exception) -> StorageError:
+    reason = " ".join(str(error).split())[:200]
+    return StorageError(
+        f"{shard} cannot be read: {reason}; it is damaged or no shard of a record. Move it away to read the rest"
     )
 
 
