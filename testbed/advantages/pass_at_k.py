@@ -26,8 +26,8 @@ def pass_at_k(rewards: Tensor, *, k: int = 2, form: Form = "analytic") -> Tensor
         best_minus_second  the best: R₍₁₎ - R₍₂₎   all others: 0
 
     analytic is 0 where ρ is 0 or 1, that is in a group without a success and once c > G - k. unbiased is a transformed
-    reward, whose mean over the group is pass@k, and has no baseline. best_minus_second takes any rewards; on 0 and 1 it
-    acts only in groups with exactly one success.
+    reward without a baseline: summed over the group, A_i ∇log π(y_i) has the gradient of pass@k as its mean.
+    best_minus_second takes any rewards; on 0 and 1 it acts only in groups with exactly one success.
 
     Args:
         rewards: `(..., P, G)`, 0 or 1 for the first two forms.
