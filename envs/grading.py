@@ -36,6 +36,7 @@ REASONS = {
     "too long": "the answer has more characters than the grader reads",
     "unparsable": "the answer is no mathematics that the grader knows, and not the reference's words",
     "unclear": "the answer can be read in more than one way, or words beside it may change what it says",
+    "no number": "only a number was asked for, and the answer is none, such as an expression to be worked out",
     "time": "the worker was killed at its time limit",
     "died": "the worker ended by itself: out of memory, or out of stack",
 }
@@ -94,6 +95,8 @@ class Grader:
         seconds: wall-clock limit for one expression; a worker that passes it is killed.
         megabytes: address space of a worker beyond which its allocations fail (not enforced on Windows and macOS).
         longest: characters of an answer that are read; longer ones are not graded.
+        numbers_only: whether nothing but a number is an answer. Otherwise what equals the reference is right, such as
+            the question `9+4` itself, which is what a model learns first that is asked for sums.
 
     Raises:
         ConfigError: a limit is not positive.
@@ -107,13 +110,19 @@ class Grader:
     """
 
     def __init__(
-        self, workers: int = 2, *, seconds: float = 2.0, megabytes: int = 512, longest: int = LONGEST_ANSWER
+        self,
+        workers: int = 2,
+        *,
+        seconds: float = 2.0,
+        megabytes: int = 512,
+        longest: int = LONGEST_ANSWER,
+        numbers_only: bool = False,
     ) -> None:
         limits = {"workers": workers, "seconds": seconds, "megabytes": megabytes, "longest": longest}
         for name, limit in limits.items():
             if not limit > 0:
                 raise ConfigError(f"{name} is {limit}; expected a positive limit")
-        self.longest = longest
+        self.longest, self.numbers_only = longest, numbers_only
         self.counts: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.workers = Workers(workers, seconds, megabytes)
 
@@ -180,6 +189,8 @@ class Grader:
         answer = extracted.answer
         if len(answer) > self.longest:
             return Grade(False, False, "too long")
+        if self.numbers_only and _number(answer, counts=True) is None:
+            return Grade(False, False, "no number")
         if answer in expected:
             return Grade(True, True, "equal")
         if len(expected) == 1:

@@ -162,6 +162,9 @@ class FinetuneSettings:
     """The first so many problems of `train` stand solved before every question, and are not learned from."""
     answer_prefix: str = ""
     """How every answer begins; the model goes on from there, and is graded with it."""
+    numbers_only: bool = False
+    """Whether nothing but a number is an answer. Otherwise an expression that equals the answer is right, and a model
+    that is asked for 9+4 learns to write 9 + 4."""
     stop: list[str] = field(default_factory=list)
     """Strings that end an answer, for models that do not end it: a newline, the next question."""
     advantage: str | None = None
@@ -446,7 +449,7 @@ class _Run:
         from envs.grading import Grader
 
         self.settings, self.folder, self.say, self.processes = settings, folder, say, processes
-        self.grader: Grader = Grader()
+        self.grader: Grader = Grader(numbers_only=settings.numbers_only)
         self.length: int = _trainer_arguments(settings, folder).max_completion_length
         self.steps: int = settings.trainer["max_steps"]
         self.training_seconds = 0.0
@@ -829,6 +832,7 @@ _BEFORE_TRAINING = (
     "beyond",
     "shots",
     "answer_prefix",
+    "numbers_only",
     "stop",
     "warm_start",
     "evaluation",

@@ -335,3 +335,13 @@ def test_gsm8k_through_math_verify(split: str) -> None:
         value = int(gold.replace(",", ""))
         for answer in (gold, f"{value + 1:,}", str(value - 1)):
             assert judge(answer, gold) == grader.grade(f"#### {answer}", gold).correct == (answer == gold)
+
+
+def test_only_a_number_is_an_answer_where_that_is_asked_for() -> None:
+    with Grader(numbers_only=True) as grader:
+        grades = grader.grade_batch(["9 + 4", " 13", "13.0", "12", "#### 13 apples", "13+0"], ["13"] * 6)
+    assert [grade.correct for grade in grades] == [False, True, True, False, True, False]
+    assert [grade.reason for grade in grades][::5] == ["no number", "no number"]
+    assert not grades[0].parsed
+    with Grader() as grader:
+        assert grader.grade("9 + 4", "13").correct
