@@ -21,7 +21,7 @@ from testbed.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
     from matplotlib.lines import Line2D
 
 __all__ = ["OKABE_ITO", "Bar", "curve_figure", "interval_figure", "save", "svg_source"]
@@ -69,29 +69,45 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], *, columns: int = 2, title
     """
     if not curves:
         raise ConfigError("curve_figure got no curves; give at least one set of series")
+    legends = [[str(series["label"]) for series in curve["series"]] for curve in curves]
+    # A label looks the same in every panel, and one legend serves all of them if some panel has every label.
+    labels = list(dict.fromkeys(label for shown in legends for label in shown))
+    shared = len(curves) > 1 and any(set(shown) == set(labels) for shown in legends)
     with _style():
         columns = min(columns, len(curves))
         rows = math.ceil(len(curves) / columns)
-        legends = [[str(series["label"]) for series in curve["series"]] for curve in curves]
-        lines = max((-(-len(labels) // _legend_columns(labels)) for labels in legends if labels), default=0)
+        lines = max((-(-len(shown) // _legend_columns(shown)) for shown in legends if shown), default=0)
         # A legend of more than three lines would take its room from the axes.
-        figure = _new_figure(width=4.0 * columns, height=(2.75 + 0.2 * max(0, lines - 3)) * rows)
-        panels = figure.subfigures(rows, columns, squeeze=False).flat
-        for panel, curve in zip(panels, curves, strict=False):
-            axes = panel.subplots()
-            handles = [
-                _draw_series(axes, series, index, str(curve.get("title", "")))
-                for index, series in enumerate(curve["series"])
-            ]
+        height = 2.45 * rows + 0.35 if shared else (2.75 + 0.2 * max(0, lines - 3)) * rows
+        figure = _new_figure(width=4.0 * columns, height=height)
+        handles: dict[str, Line2D] = {}
+        for (panel, axes), curve, shown in zip(
+            _panels(figure, rows, columns, len(curves), shared), curves, legends, strict=True
+        ):
+            for label, series in zip(shown, curve["series"], strict=True):
+                handles[label] = _draw_series(axes, series, labels.index(label), str(curve.get("title", "")))
             axes.set_xlabel(str(curve["x_label"]))
             axes.set_ylabel(textwrap.fill(str(curve["y_label"]), 34))
             axes.margins(x=0.02)
             if titles:
                 axes.set_title(textwrap.fill(str(curve["title"]), 52), loc="left")
-            if handles:
-                labels = [str(handle.get_label()) for handle in handles]
-                panel.legend(handles=handles, loc="outside lower left", ncols=_legend_columns(labels))
+            if shown and not shared:
+                _legend(panel, [handles[label] for label in shown])
+        if shared:
+            _legend(figure, [handles[label] for label in labels], wide=columns)
         return figure
+
+
+def _panels(figure: Figure, rows: int, columns: int, count: int, shared: bool) -> list[tuple[FigureBase, Axes]]:
+    """Axes with what their legend belongs to; those that share one stand in line."""
+    if not shared:
+        return [
+            (panel, panel.subplots()) for panel in list(figure.subfigures(rows, columns, squeeze=False).flat)[:count]
+        ]
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in grid[count:]:
+        spare.remove()
+    return [(figure, axes) for axes in grid[:count]]
 
 
 def interval_figure(
@@ -252,9 +268,14 @@ def _draw_series(axes: Axes, series: Mapping[str, Any], index: int, title: str) 
     return line
 
 
-def _legend_columns(labels: Sequence[str]) -> int:
+def _legend(place: FigureBase, handles: Sequence[Line2D], wide: int = 1) -> None:
+    labels = [str(handle.get_label()) for handle in handles]
+    place.legend(handles=handles, loc="outside lower left", ncols=_legend_columns(labels, wide))
+
+
+def _legend_columns(labels: Sequence[str], wide: int = 1) -> int:
     # A panel holds about 48 characters of legend text in a row, 7 of them for each sample line.
-    return max(1, min(len(labels), 48 // (max(map(len, labels)) + 7)))
+    return max(1, min(len(labels), 48 * wide // (max(map(len, labels)) + 7)))
 
 
 def _numbers(bars: Sequence[Bar]) -> list[float]:

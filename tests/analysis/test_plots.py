@@ -52,8 +52,30 @@ def test_series_differ_by_more_than_colour() -> None:
 def test_panels_are_laid_out_in_rows() -> None:
     figure = curve_figure([CURVE] * 3, columns=2, titles=False)
     assert len(figure.axes) == 3
-    assert figure.get_size_inches().tolist() == [8.0, 5.5]
+    # Two rows of panels and one of legend.
+    assert figure.get_size_inches().tolist() == pytest.approx([8.0, 5.25])
     assert figure.axes[0].get_title(loc="left") == ""
+
+
+def test_a_label_looks_the_same_in_every_panel_and_stands_in_one_legend() -> None:
+    erc = CURVE["series"][1]
+    figure = curve_figure([CURVE, CURVE | {"series": [erc]}])
+    both, alone = (axes.get_lines() for axes in figure.axes)
+    assert [line.get_color() for line in both] == list(OKABE_ITO[:2])
+    assert (alone[0].get_label(), alone[0].get_color()) == ("erc", OKABE_ITO[1])
+    assert alone[0].get_marker() == both[1].get_marker() != both[0].get_marker()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["dapo", "erc"]
+
+
+def test_panels_with_labels_of_their_own_have_legends_of_their_own() -> None:
+    dapo, erc = CURVE["series"]
+    figure = curve_figure([CURVE | {"series": [dapo]}, CURVE | {"series": [erc]}])
+    assert figure.legends == []
+    assert [[text.get_text() for text in panel.legends[0].get_texts()] for panel in figure.subfigs] == [
+        ["dapo"],
+        ["erc"],
+    ]
 
 
 def test_a_dollar_sign_is_no_formula() -> None:
