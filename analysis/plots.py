@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
     from matplotlib.lines import Line2D
 
-__all__ = ["OKABE_ITO", "Bar", "curve_figure", "interval_figure", "save", "svg_source"]
+__all__ = [
+    "OKABE_ITO",
+    "Bar",
+    "curve_figure",
+    "density_figure",
+    "interval_figure",
+    "save",
+    "scatter_figure",
+    "svg_source",
+]
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Seven colours, five dashes, six markers: no two of the first 210 series look alike.
@@ -159,6 +168,82 @@ def interval_figure(
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(described)
+        return figure
+
+
+def density_figure(
+    counts: np.ndarray,
+    x_edges: np.ndarray,
+    y_edges: np.ndarray,
+    *,
+    x_label: str,
+    y_label: str,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    gates: Sequence[tuple[str, np.ndarray]] = (),
+) -> Figure:
+    """Counts over two logarithmic axes, darker where more lies, with the borders of gates.
+
+    Args:
+        counts: `(X, Y)`.
+        x_edges: of the bins, `(X + 1,)`, equally spaced in the logarithm.
+        y_edges: `(Y + 1,)`, likewise.
+        x_label: what the axis measures, with its unit.
+        y_label: likewise.
+        x_ticks: values that are written at the axis.
+        y_ticks: likewise.
+        gates: name and share that is let through, `(X, Y)`; the border is where half of it is, NaN is no part.
+
+    >>> edges = np.array([0.1, 1.0, 10.0])
+    >>> density_figure(np.eye(2), edges, edges, x_label="q", y_label="r", x_ticks=[1], y_ticks=[1]).axes[0].get_xlabel()
+    'q'
+    """
+    from matplotlib.lines import Line2D
+
+    with _style():
+        figure = _new_figure(width=2.9, height=2.6 + (0.25 if gates else 0))
+        axes = figure.subplots()
+        extent = (math.log(x_edges[0]), math.log(x_edges[-1]), math.log(y_edges[0]), math.log(y_edges[-1]))
+        # Every decade of counts is as large a step in shade: a few clipped tokens are the point.
+        shade = np.ma.masked_array(np.log1p(counts.T), counts.T == 0)
+        axes.imshow(
+            shade, origin="lower", extent=extent, aspect="auto", cmap="Blues", vmin=0,
+            interpolation="nearest", zorder=1,
+        )  # fmt: skip
+        handles = []
+        for index, (name, kept) in enumerate(gates):
+            colour = (OKABE_ITO[1], OKABE_ITO[6])[index % 2]
+            dashes = ("-", (0, (4, 1.6)))[index % 2]
+            middles = [(np.log(edges[1:]) + np.log(edges[:-1])) / 2 for edges in (x_edges, y_edges)]
+            values = np.ma.masked_invalid(kept.T)
+            if values.min() < 0.5 <= values.max():
+                line: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.4}
+                axes.contour(*middles, values, [0.5], **{f"{key}s": [value] for key, value in line.items()}, zorder=3)
+                handles.append(Line2D([], [], **line, label=name))
+        for set_ticks, ticks in ((axes.set_xticks, x_ticks), (axes.set_yticks, y_ticks)):
+            set_ticks([math.log(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if handles:
+            figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+        return figure
+
+
+def scatter_figure(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> Figure:
+    """Points over two axes, with the lines through 0.
+
+    >>> scatter_figure([0.0, 1.0], [1.0, -1.0], x_label="predicted", y_label="measured").axes[0].get_ylabel()
+    'measured'
+    """
+    with _style():
+        figure = _new_figure(width=3.4, height=2.8)
+        axes = figure.subplots()
+        for draw in (axes.axhline, axes.axvline):
+            draw(0, color="#9aa3ab", linewidth=0.8, zorder=1)
+        axes.plot(x, y, "o", color=OKABE_ITO[0], markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=3)
+        axes.locator_params(nbins=5)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
         return figure
 
 

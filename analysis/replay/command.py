@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.replay.page import write_page
+from analysis.replay.verdicts import judge_record
 from analysis.replay.walk import Replay, replay
 from analysis.report.formatting import number
 from testbed.output import fresh_folder
@@ -47,7 +49,7 @@ def run(
         advantage: estimator to compute the advantages with again.
         as_json: print the summary as JSON instead of as a table.
         out: folder for `updates.parquet`, `largest.csv`, `rollouts.csv`, `prediction.csv`, `lengths.csv`,
-            `mismatch.csv` and `summary.json`.
+            `mismatch.csv`, `summary.json` and the page, `report.html`.
         say: prints a line.
     """
     with contextlib.nullcontext() if out is None else fresh_folder(out) as folder:
@@ -60,6 +62,7 @@ def run(
             done.prediction().to_csv(folder / "prediction.csv", index=False)
             done.lengths.to_csv(folder / "lengths.csv", index=False)
             done.mismatch.to_csv(folder / "mismatch.csv", index=False)
+            write_page(done, judge_record(record), folder / "report.html")
             (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if as_json:
         say(json.dumps(summary, indent=1))
@@ -67,7 +70,7 @@ def run(
     for line in _lines(done):
         say(line)
     if out is not None:
-        say(f"tables: {out}")
+        say(f"tables and page: {out}")
 
 
 def _summary(done: Replay) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from analysis.report.formatting import finite
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GLYPH_WIDTH", "curve_svg", "glyph", "interval_svg", "weight_svg"]
+__all__ = ["GLYPH_WIDTH", "curve_svg", "glyph", "inline", "interval_svg", "weight_svg"]
 
 GLYPH_WIDTH = 112
 _GLYPH_MARGIN = 6
@@ -28,15 +28,13 @@ def curve_svg(curve: Mapping[str, Any], *, name: str) -> Markup:
     """The curves of one panel; `name` makes the ids of the figure unique in the page."""
     labels = ", ".join(str(series.get("label")) for series in curve["series"])
     figure = plots.curve_figure([curve], titles=False)
-    return _inline(figure, name=name, label=f"{curve['title']}: {curve['y_label']} by {curve['x_label']}; {labels}")
+    return inline(figure, name=name, label=f"{curve['title']}: {curve['y_label']} by {curve['x_label']}; {labels}")
 
 
 def weight_svg(panel: Mapping[str, Any], *, name: str) -> Markup:
     """One panel of an objective's gradient weight; `name` makes the ids of the figure unique in the page."""
     labels = ", ".join(str(series["label"]) for series in panel["series"])
-    return _inline(
-        draw_weights([panel]), name=name, label=f"Gradient weight over the ratio, {panel['title']}; {labels}"
-    )
+    return inline(draw_weights([panel]), name=name, label=f"Gradient weight over the ratio, {panel['title']}; {labels}")
 
 
 def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:
@@ -51,7 +49,7 @@ def interval_svg(claim: Mapping[str, Any], *, name: str) -> Markup:
         unit=str(claim.get("unit") or ""),
         label="largest deviation" if direction == "identity" else "estimate",
     )
-    return _inline(
+    return inline(
         figure, name=name, label="Estimate and interval of the claim and of its falsifier, with the threshold"
     )
 
@@ -105,7 +103,8 @@ def _bar(label: str, source: Mapping[str, Any]) -> plots.Bar:
     return plots.Bar(label, finite(source.get("estimate")), *_ends(source))
 
 
-def _inline(figure: Figure, *, name: str, label: str) -> Markup:
+def inline(figure: Figure, *, name: str, label: str) -> Markup:
+    """A figure as an SVG element: `name` makes its ids unique in the page, `label` is what a screen reader says."""
     source = plots.svg_source(figure)
     source = source[source.index("<svg") :]
     source = re.sub(r"<metadata>.*?</metadata>", "", source, flags=re.DOTALL)
