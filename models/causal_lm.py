@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
+from models.generation import generate
 from models.pretrained import PRETRAINED, check_gguf, dequantised, is_gguf
 from models.prompts import adopt_tokens, encode_prompts, encode_solutions
 from models.stopping import StopStrings
@@ -436,8 +437,8 @@ def complete(
             rows = encode_prompts(tokenizer, texts, model.get_input_embeddings().weight.shape[0])
             batch = _padded_left(rows, tokenizer.pad_token_id).to(device)
             width = batch["input_ids"].shape[1]
-            ending = {"stopping_criteria": [strings.criteria(width)]} if strings else {}
-            output = model.generate(**batch, generation_config=settings, **ending)
+            ending: dict[str, Any] = {"stopping_criteria": [strings.criteria(width)]} if strings else {}
+            output = generate(model, **batch, generation_config=settings, **ending)
             completions += [_read(row, ends, strings, tokenizer) for row in output[:, width:].tolist()]
     model.train(was_training)
     return completions

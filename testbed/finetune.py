@@ -182,7 +182,7 @@ class FinetuneSettings:
     record_share: float = 1.0
     """Of the record: about this share of the prompts of each rollout, in (0, 1]."""
     shared_prefixes: bool | None = None
-    """Whether a prompt is run once for all of its responses in training; None: where it pays and the model allows."""
+    """Whether a prompt is run once for all of its responses; None: where it pays and the model allows."""
     lora: Mapping[str, Any] | None = None
     """Fields of peft's LoraConfig; None: all weights are trained."""
     trainer: Mapping[str, Any] = field(default_factory=dict)

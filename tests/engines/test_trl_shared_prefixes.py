@@ -21,7 +21,7 @@ from trl.trainer.utils import add_fused_lm_head
 from models.causal_lm import load_causal_lm
 from testbed.engines.trl import shared_prefixes
 from testbed.engines.trl.head import Kappas, use_own_head
-from testbed.engines.trl.shared_prefixes import SharedPrefixes, distinct_prompts, pack, prompt_width
+from testbed.engines.trl.shared_prefixes import SharedPrefixes, pack, prompt_width
 from testbed.errors import ConfigError
 from tests.engines.test_trl import assert_same_steps, build, column, in_processes, note_gradients, prompts
 
@@ -48,14 +48,6 @@ MODELS: dict[str, Any] = {
 
 
 # -- what is packed --------------------------------------------------------------------------------------------------
-
-
-def test_prompts_are_told_apart_by_their_tokens_and_not_by_their_padding() -> None:
-    ids = torch.tensor([[0, 4, 5], [3, 4, 5], [9, 4, 5], [3, 4, 5], [0, 4, 5]])
-    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]])
-    # Rows 0 and 2 are 4 5, rows 1 and 3 are 3 4 5; the last has the same letters as row 0, but its 0 is a token.
-    first, which = distinct_prompts(ids, mask)
-    assert first[which].tolist() == [0, 1, 0, 1, 4]
 
 
 def test_a_batch_in_which_nothing_is_scored_has_no_prompt() -> None:
@@ -260,6 +252,32 @@ def test_training_is_that_without_sharing(
         )
     # The second update is one away from the policy that sampled.
     assert column(log, "ratio/max")[1] > 1.01
+
+
+@pytest.mark.parametrize("settings", [{}, {"stop": ["7"]}, {"top_k": 9}])
+def test_responses_are_those_of_generate(tmp_path: Path, settings: dict[str, Any]) -> None:
+    def written(asked: bool) -> tuple[list[Any], int]:
+        seen: list[Any] = []
+
+        def note(completion_ids: list[list[int]], **_: Any) -> list[float]:
+            seen.append(completion_ids)
+            return [float(len(ids)) for ids in completion_ids]
+
+        objective = "importance_correction(base=grpo)" if "top_k" in settings else "grpo"
+        sizes = {"max_steps": 1, "reward_funcs": note}
+        trainer = build(objective, tmp_path, shared_prefixes=asked, **sizes, **settings)
+        read = []
+        embedding = trainer.model.get_input_embeddings()
+        embedding.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].numel()))
+        trainer.train()
+        assert "generate" not in vars(trainer.model)
+        return seen, read[0]
+
+    (plain, every), (shared, once) = written(False), written(True)
+    assert shared == plain
+    assert len({len(ids) for ids in plain[0]}) > 1
+    # Eight responses to two prompts of one length.
+    assert every == 4 * once
 
 
 @pytest.mark.slow

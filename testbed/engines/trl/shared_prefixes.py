@@ -4,25 +4,27 @@ Of B responses to N different prompts, N·P + B·R tokens go through the model i
 responses without their last token, which predicts nothing (R = T-1), in one row. Every token keeps the position that it
 has in the padded batch. Attention is told apart: prompts attend to themselves, each response to its prompt and itself,
 so that neither masks nor scores are more than without sharing. The load of experts is that of the padded batch, where
-a prompt counts once per response.
+a prompt counts once per response. Generation reads a prompt once as well, by `models.generation`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.generation import distinct_prompts, generate
 from testbed.errors import ConfigError
 
 __all__ = [
     "PackedPrompts",
     "SharedPrefixes",
     "balance_loss",
-    "distinct_prompts",
     "pack",
     "prompt_width",
     "run_packed",
@@ -47,26 +49,6 @@ def prompt_width(labels: Tensor) -> int:
     """
     scored = (labels != -100).any(0)
     return int(scored.int().argmax())
-
-
-def distinct_prompts(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Different rows among prompts, whatever stands where they are masked.
-
-    Args:
-        ids: int64 `(B, P)`.
-        mask: 1 or true where there is a token, `(B, P)`.
-
-    Returns:
-        `(N,)`: for each different prompt the first row that has it; `(B,)`: which of them each row has.
-
-    >>> first, which = distinct_prompts(torch.tensor([[0, 7], [3, 7], [9, 7]]), torch.tensor([[0, 1], [1, 1], [0, 1]]))
-    >>> first.tolist(), which.tolist()
-    ([0, 1], [0, 1, 0])
-    """
-    different, which = torch.unique(ids.masked_fill(mask == 0, -1), dim=0, return_inverse=True)
-    rows = torch.arange(len(ids), device=ids.device)
-    first = rows.new_full((len(different),), len(ids)).scatter_reduce(0, which, rows, "amin")
-    return first, which
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +196,7 @@ class SharedPrefixes:
 
     def __init__(self, model: Any, asked: bool | None, obstacle: str = "") -> None:
         self._asked = asked
+        self._generates = asked is not False and not obstacle
         if asked is not False:
             obstacle = obstacle or _obstacle(model)
         if asked and obstacle:
@@ -221,6 +204,19 @@ class SharedPrefixes:
         self.enabled = asked is not False and not obstacle
         if self.enabled:
             _install(_plain(model))
+
+    @contextlib.contextmanager
+    def generating(self, model: Any) -> Iterator[None]:
+        """Inside, `model.generate` reads a prompt once for all responses; see `models.generation`."""
+        if not self._generates:
+            yield
+            return
+        model.generate = functools.partial(generate, model, otherwise=model.generate)
+        try:
+            yield
+        finally:
+            # Whoever stood before it on the way may have taken it away already.
+            model.__dict__.pop("generate", None)
 
     def packed(self, labels: Tensor, given: dict[str, Any]) -> PackedPrompts | None:
         """The batch packed, or `None` where it had better be run as it is.

@@ -83,8 +83,9 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
             A resumed run continues it; several processes write shards of their own.
         record_every: only rollouts whose number is a multiple of it.
         record_share: about this share of the prompts of each rollout, in (0, 1].
-        shared_prefixes: run a prompt once for all of its responses in a micro-batch, in scoring and training; `None`:
-            where it saves a tenth of the tokens and the model allows it. See `testbed.engines.trl.shared_prefixes`.
+        shared_prefixes: run a prompt once for all of its responses in generation and, within a micro-batch, in scoring
+            and training; `None`: where it saves a tenth of the tokens and the model allows it. See
+            `testbed.engines.trl.shared_prefixes`.
         overlong_cache: L_cache of DAPO's soft overlong punishment, with `max_completion_length` as L_max; `None`: no
             punishment. Overlong filtering is TRL's `mask_truncated_completions`.
         stop: strings that end a response as end tokens do; the token that completes one is the response's last.
@@ -217,7 +218,8 @@ class ObjectiveTrainer(GRPOTrainer):  # type: ignore[misc]
         return self.reader.tokens(prompts, super()._tokenize_prompts)
 
     def _generate_single_turn(self, *arguments: Any, **settings: Any) -> Any:
-        with self.sampler.guiding(self.accelerator.unwrap_model(self.model)):
+        model = self.accelerator.unwrap_model(self.model)
+        with self.shared_prefixes.generating(model), self.sampler.guiding(model):
             responses, log_probs = super()._generate_single_turn(*arguments, **settings)
         return self.sampler.cut(responses, log_probs)
 
