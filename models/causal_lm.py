@@ -379,6 +379,8 @@ class Completion(NamedTuple):
     """How many tokens it has, the end token or those of the stop string included."""
     finished: bool
     """Whether it ended by itself or with a stop string, rather than at the limit."""
+    ids: tuple[int, ...] = ()
+    """The tokens, those that ended it included."""
 
 
 def complete(
@@ -460,8 +462,9 @@ def _read(tokens: list[int], ends: list[int], stop: StopStrings, tokenizer: Any)
     # What pads a stopped row may be an end token; it was not written.
     stopped = stop.length(written) if stop else None
     if stopped is not None:
-        return Completion(stop.before(tokenizer.decode(written[:stopped])), stopped, True)
-    return Completion(tokenizer.decode(written, skip_special_tokens=False), len(written) + finished, finished)
+        return Completion(stop.before(tokenizer.decode(written[:stopped])), stopped, True, tuple(written[:stopped]))
+    ids = tuple(tokens[: len(written) + finished])
+    return Completion(tokenizer.decode(written, skip_special_tokens=False), len(ids), finished, ids)
 
 
 # -- warm start ----------------------------------------------------------------------------------------------------

@@ -662,6 +662,41 @@ def replay(
     run(record, objectives or (), advantage=advantage, as_json=as_json, out=out, say=_say)
 
 
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(help="A model by name, folder, GGUF file or hub name.")],
+    task: Annotated[str, typer.Option(help="Problems, such as arithmetic(level=2) or problems.jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")] = Path("runs/profile"),
+    split: Annotated[str | None, typer.Option(help="Split of the problems.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template, a name or a text with {question}.")] = None,
+    chat: Annotated[bool, typer.Option(help="Put prompts into the model's chat template.")] = False,
+    problems: Annotated[int, typer.Option(min=1, help="Problems that are answered, once each.")] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit on the length of an answer.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="A string that ends an answer; may be given again.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
+    seed: Seed = 0,
+) -> None:
+    """How probable and how uncertain the tokens of a language model's answers are, with next-token tables."""
+    from analysis.profile.command import run
+
+    run(
+        model,
+        task,
+        out=out,
+        split=split,
+        template=template,
+        chat=chat,
+        problems=problems,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop=stop or (),
+        dtype=dtype,
+        seed=seed,
+        say=_say,
+    )
+
+
 # -- input ---------------------------------------------------------------------------------------------------------
 
 

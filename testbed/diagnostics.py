@@ -6,6 +6,7 @@ A metric without data is NaN. `clip/…` counts tokens whose gradient is zero be
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -171,6 +172,7 @@ def batch_metrics(batch: TokenBatch, interval: ClipInterval | None) -> dict[str,
         "ratio/max": ratio.masked_fill(~mask, -infinity).amax((-2, -1)),
         "ratio/log_abs_mean": token_average(log_ratio.abs(), batch),
         "ratio/one_fraction": token_average(log_ratio == 0, batch),
+        "probability/likely_fraction": token_average(batch.old_log_probs > math.log(0.9), batch),
         "advantage/mean": token_average(advantages, batch),
         "advantage/nonzero_fraction": used / (batch.lengths > 0).sum(-1),
         "advantage/positive_token_fraction": token_average(advantages > 0, batch),

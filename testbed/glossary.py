@@ -38,6 +38,7 @@ GLOSSARY: dict[str, MetricInfo] = {
     "ratio/max": MetricInfo("largest r of a response token", "1"),
     "ratio/log_abs_mean": MetricInfo("mean of |log p - log q| over response tokens", "nats"),
     "ratio/one_fraction": MetricInfo("share of response tokens with r exactly 1", "1"),
+    "probability/likely_fraction": MetricInfo("share of response tokens with old probability q above 0.9", "1"),
     "clip/high_fraction": MetricInfo(
         "share of response tokens with A > 0 and r above the interval, gradient therefore 0",
         "1",

@@ -677,6 +677,29 @@ def test_a_configuration_for_the_hub_runs_on_what_is_here(
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["smollm2-sums", "smollm2-sums-lora", "smollm2-gsm8k-supervised-then-rl"])
+def test_a_configuration_of_a_packaged_model_does_two_steps_with_a_tiny_one(name: str, tmp_path: Path) -> None:
+    needs("trl")
+    needs("peft")
+    given = load_settings(name)
+    small = {"max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "save_steps": 2}
+    small |= {"steps_per_generation": 2, "max_completion_length": min(given.trainer["max_completion_length"], 24)}
+    changes: dict[str, Any] = {"model": "qwen2-0.1m", "trainer": given.trainer | small, "device": "cpu"}
+    if given.warm_start is not None:
+        changes["warm_start"] = dataclasses.replace(given.warm_start, target=0.001, max_steps=60, check_every=20)
+        changes["overlong_cache"] = 8
+        rows = [{"question": f"{a}", "answer": f"#### {a}"} for a in range(8)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for task in ("train", "test"):
+            changes[task] = dataclasses.replace(getattr(given, task), source=str(tmp_path / "rows.jsonl"), limit=None)
+        changes["warm_start"] = dataclasses.replace(changes["warm_start"], ceiling=1.0, learning_rate=3e-3, probes=None)
+    result = run_finetune(dataclasses.replace(given, **changes), out=tmp_path / "run")
+    assert [row["update/refused"] for row in result.log] == [0, 0]
+    assert ("beyond" in result.evaluation) == (given.beyond is not None)
+    assert (result.folder / "model" / "adapter_config.json").exists() == (given.lora is not None)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_trains_an_adapter(tmp_path: Path) -> None:
     needs("peft")
     needs("trl")

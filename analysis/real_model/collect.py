@@ -1,0 +1,167 @@
+"""From a folder of runs to docs/pretrained.json: success before and after, curves, and the statements judged."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.real_model.runs import CONFIGURATION, MACHINE_FILE, finished, folder_of
+from analysis.real_model.statements import OBJECTIVES, STATEMENTS
+from analysis.replay.walk import Replay, replay
+from analysis.statistics import VERDICT_LEVEL, judge
+from testbed.finetune import RECORD_FOLDER, FinetuneResult
+from testbed.output import missing_as_null
+
+__all__ = ["RECORD", "collect"]
+
+RECORD = Path(__file__).resolve().parents[2] / "docs" / "pretrained.json"
+SHARES = (
+    "stopped",
+    "clip/fraction",
+    "clip/high_fraction",
+    "clip/low_fraction",
+    "erc/masked_fraction",
+    "band/outside_fraction",
+    "band/outside_probability",
+    "band/inside_probability",
+    "band/outside_entropy",
+    "band/inside_entropy",
+    "mass",
+)
+"""Of the objectives that are laid over the tokens of a run."""
+
+
+def collect(
+    folder: Path, trained: Sequence[str], seeds: Sequence[int], configuration: str = CONFIGURATION
+) -> dict[str, Any]:
+    """Everything the page says.
+
+    Args:
+        folder: where the runs lie.
+        trained: objectives that were trained; what is not finished is left out and counted.
+        seeds: of them.
+        configuration: what they were run with.
+    """
+    runs = {
+        objective: {
+            seed: run for seed in seeds if (run := finished(folder, objective, seed, configuration)) is not None
+        }
+        for objective in trained
+    }
+    base = {seed: _replayed(folder, "grpo", seed) for seed in runs.get("grpo", {})}
+    return missing_as_null(
+        {
+            "configuration": configuration,
+            "seeds": list(seeds),
+            "processors": os.cpu_count(),
+            "versions": {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
+            "runs": {
+                objective: {str(seed): _run(folder, objective, seed, run) for seed, run in found.items()}
+                for objective, found in runs.items()
+            },
+            "statements": [_judged(statement, base) for statement in STATEMENTS],
+            "shares": _shares(list(base.values())),
+            "order": _entropies(runs),
+        }
+    )
+
+
+def _replayed(folder: Path, objective: str, seed: int) -> Replay:
+    return replay(folder_of(folder, objective, seed) / RECORD_FOLDER, list(OBJECTIVES.values()))
+
+
+def _run(folder: Path, objective: str, seed: int, run: FinetuneResult) -> dict[str, Any]:
+    kept = ("average", "any_right", "greedy", "unfinished", "k", "problems")
+    evaluation = run.evaluation
+    machine = folder_of(folder, objective, seed) / MACHINE_FILE
+    return {
+        "before": {name: evaluation["before"][name] for name in kept},
+        "after": {name: evaluation["after"][name] for name in kept},
+        "difference": evaluation["difference"],
+        "beyond": {phase: evaluation["beyond"][phase]["average"] for phase in ("before", "after")},
+        "seconds": evaluation["facts"]["seconds"],
+        "peak_bytes": evaluation["facts"]["peak_bytes"],
+        "machine": json.loads(machine.read_text(encoding="utf-8")) if machine.is_file() else {},
+        "entropy": [row["entropy/mean"] for row in run.log],
+        "likely": [row.get("probability/likely_fraction") for row in run.log],
+        "clipped": [row.get("clip/fraction") for row in run.log],
+        "reward": [row["reward/mean"] for row in run.log if "reward/mean" in row],
+    }
+
+
+def _judged(statement: Any, runs: Mapping[int, Replay]) -> dict[str, Any]:
+    values = [statement.value(run) for run in runs.values()]
+    low: float | None = None
+    high: float | None = None
+    if not values or not np.isfinite(values).all():
+        verdict, reason = "inconclusive", f"{len(values)} runs, and not a value in each"
+        estimate = float(np.mean(values)) if values else None
+    else:
+        judged = judge(values, statement.direction, statement.threshold, VERDICT_LEVEL, support=statement.support)
+        verdict, reason = judged.verdict, judged.reason
+        low, high, estimate = judged.low, judged.high, judged.estimate
+    return {
+        "number": statement.number,
+        "sentence": statement.sentence,
+        "formula": statement.formula,
+        "direction": statement.direction,
+        "threshold": statement.threshold,
+        "unit": statement.unit,
+        "values": values,
+        "estimate": estimate,
+        "low": low,
+        "high": high,
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def _shares(runs: Sequence[Replay]) -> dict[str, dict[str, float | None]]:
+    """Mean over runs of what each objective does with the same tokens."""
+    if not runs:
+        return {}
+    tables = [run.summary() for run in runs]
+    return {
+        name: {
+            column: float(np.mean([table.loc[label, column] for table in tables]))
+            for column in SHARES
+            if column in tables[0]
+        }
+        for name, label in OBJECTIVES.items()
+    }
+
+
+def _entropies(runs: Mapping[str, Mapping[int, FinetuneResult]]) -> dict[str, dict[str, float]]:
+    """Mean entropy over the last quarter of each run, by objective and seed."""
+    return {
+        objective: {
+            str(seed): float(np.mean([row["entropy/mean"] for row in run.log[-len(run.log) // 4 :]]))
+            for seed, run in found.items()
+        }
+        for objective, found in runs.items()
+        if found
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write docs/pretrained.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
+    parser.add_argument("--seeds", default="0:5", help="first:beyond")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    given = parser.parse_args(arguments)
+    first, beyond = map(int, given.seeds.split(":"))
+    found = collect(given.folder, given.objectives, range(first, beyond))
+    given.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
