@@ -21,12 +21,15 @@ from analysis.ledger import ledger_page
 from analysis.replication import RECORD as REPLICATION
 from analysis.replication import replication_page
 from testbed.diagnostics import glossary_table
+from testbed.engines.differences import differences_page, read_table
 from testbed.errors import ConfigError
 from testbed.registry import Registry
 
 __all__ = ["document", "documents", "render", "write_all"]
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFORMANCE = ROOT / "docs" / "conformance.json"
+"""What `testbed conformance --engine all --include … --out` last wrote, of engines in several environments."""
 
 documents: Registry[Callable[[], str]] = Registry("document")
 """File name relative to the repository, with `#part` for a part of a hand-written file, to its content."""
@@ -94,6 +97,12 @@ def replication() -> str:
 def diagnoses() -> str:
     """How often the doctor is right, as last measured."""
     return diagnose_page(json.loads(DIAGNOSES.read_text(encoding="utf-8")))
+
+
+@document("docs/conformance.md")
+def conformance() -> str:
+    """Every difference between an engine and a published objective, as last compared."""
+    return differences_page(read_table(CONFORMANCE))
 
 
 def render(name: str) -> tuple[Path, str]:

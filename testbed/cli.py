@@ -565,24 +565,79 @@ def check_engine(engine: Annotated[str, typer.Argument(help="The engine: verl.")
 
 @app.command()
 def conformance(
-    engine: Annotated[str, typer.Option(help="The installed engine whose own loss functions are run: trl or verl.")],
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="The engine whose own loss functions are run, such as trl or verl; all: every one that runs in this "
+            "environment."
+        ),
+    ],
     seed: Seed = 0,
-    out: File = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="File to write as well, .json, or .md for a page of differences; it must not exist."
+        ),
+    ] = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .json of engines that ran in another environment, to be put together; may be repeated."),
+    ] = None,
 ) -> None:
     """Compare our losses and gradients with an engine's own, on the same random batches.
 
     Exit with 1 when one differs that should not, or a difference is not the known one.
     """
-    from testbed.engines.conformance import conformance_table, format_conformance
+    import pandas as pd
 
+    from testbed.engines.conformance import conformance_table, format_conformance
+    from testbed.engines.differences import compare_all, differences_page, read_table
+
+    others = [read_table(path) for path in include or ()]
     with _new_file(out) as file:
-        table = conformance_table(engine, seed=seed)
-        _write_json(file, json.loads(table.to_json(orient="records")))
-    _say(format_conformance(table))
+        if engine == "all":
+            table, absent = compare_all(seed=seed)
+        else:
+            table, absent = conformance_table(engine, seed=seed), {}
+        if others:
+            table = pd.concat([table, *others], ignore_index=True).astype({"as_expected": "boolean"})
+            absent = {name: reason for name, reason in absent.items() if name not in set(table["engine"])}
+        if file is not None and out is not None and out.suffix == ".md":
+            file.write_text(differences_page(table, absent), encoding="utf-8")
+        else:
+            _write_json(file, json.loads(table.to_json(orient="records")))
+    if "engine" in table and table["engine"].nunique() > 1:
+        for name, rows in table.groupby("engine", sort=False):
+            _say(f"{name} {rows['version'].iloc[0]}")
+            _say(format_conformance(rows))
+            _say("")
+    else:
+        _say(format_conformance(table))
+    for name, reason in absent.items():
+        _say(f"{name}: {reason}")
     surprises = table[~table["as_expected"].fillna(True).astype(bool)]
     if len(surprises):
         named = ", ".join(f"{row.objective} against {row.setting}" for row in surprises.itertuples())
         _say(f"testbed: not as expected: {named}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def conformance_changes(
+    before: Annotated[Path, typer.Argument(help="A .json that `testbed conformance --out` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another one, of a later version of the engine.")],
+) -> None:
+    """What changed between two versions of an engine; exit with 1 when something did."""
+    from testbed.engines.differences import changes, read_table, versions
+
+    tables = [read_table(path) for path in (before, after)]
+    found = changes(*tables)
+    _say(f"{', '.join(versions(tables[0]))} and {', '.join(versions(tables[1]))}")
+    for sentence in found:
+        _say(sentence)
+    if not found:
+        _say("nothing changed")
+    else:
         raise typer.Exit(1)
 
 

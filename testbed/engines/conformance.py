@@ -7,6 +7,7 @@ setting on our side that reproduces the engine.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -60,6 +61,8 @@ class Comparison:
     """Why the two differ, a sentence without a full stop; empty where they are expected to agree."""
     reproduced_by: str = ""
     """Ours with the setting that gives the engine's numbers; empty where there is none."""
+    token_advantages: bool = False
+    """Whether tokens of a response have advantages of their own; only some engines take them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +73,24 @@ class Engine:
     """What the command line calls it; also its distribution on the package index."""
     tested: str
     """The versions the comparisons were written against, as a prefix: "1.16"."""
-    extra: str
-    """The optional dependency of this project that installs it."""
     comparisons: Sequence[Comparison]
     """The table; a loss imports the engine when it is first called."""
+    module: str = ""
+    """Its package; empty: that of the name."""
+    extra: str = ""
+    """The optional dependency of this project that installs it; empty: it wants an environment of its own."""
+    agreement: float = AGREEMENT
+    """Largest relative difference that counts as the same mathematics; larger where the engine itself rounds."""
+
+    @property
+    def package(self) -> str:
+        """What is imported."""
+        return self.module or self.name
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there; it may still lack one that it needs."""
+        return importlib.util.find_spec(self.package) is not None
 
 
 engines: Registry[Engine] = Registry("engine")
@@ -89,7 +106,7 @@ def engine_names() -> list[str]:
     """Every engine that can be compared with, installed or not.
 
     >>> engine_names()
-    ['trl', 'verl']
+    ['areal', 'liger-kernel', 'ms-swift', 'openrlhf', 'skyrl', 'trinity-rft', 'trl', 'verl']
     """
     prefix = "conformance_"
     for module in pkgutil.iter_modules(testbed.engines.__path__):
@@ -109,8 +126,8 @@ def conformance_table(engine: str, seed: int = 0) -> pd.DataFrame:
         One row a comparison: `objective` (ours), `setting` (theirs), `loss` and `gradient` (largest relative difference
         over the batches; of the gradient, relative to its largest entry), `differs` (empty, or why, with the
         smallest input that shows it), `reproduced_by`, `reproduced_loss`, `reproduced_gradient`, and `as_expected`
-        (whether it agrees where it should, and where not is reproduced). Objectives the engine does not have follow
-        with missing numbers.
+        (whether it agrees where it should, and where not is reproduced), `engine`, `version` and an `id` that stays the
+        same while the two settings do. Objectives the engine does not have follow with missing numbers.
 
     Raises:
         UnknownNameError: no such engine.
@@ -122,11 +139,17 @@ def conformance_table(engine: str, seed: int = 0) -> pd.DataFrame:
     engine_names()
     chosen = engines[engine]
     _check_installed(chosen)
-    rows = [_row(comparison, seed) for comparison in chosen.comparisons]
+    rows = [_row(comparison, seed, chosen.agreement) for comparison in chosen.comparisons]
     compared = {
         parse_call(name)[0] for item in chosen.comparisons for name in (item.objective, item.reproduced_by) if name
     }
     rows += [_BLANK | {"objective": name, "setting": "absent"} for name in objective_names() if name not in compared]
+    version = importlib.metadata.version(chosen.name)
+    for row in rows:
+        # Letters and digits of what is compared, so that an id outlives versions and the order of the table.
+        written = f"{row['objective']}|{row['setting']}"
+        mark = hashlib.sha256(written.encode()).hexdigest()[:6]
+        row |= {"engine": chosen.name, "version": version, "id": f"{chosen.name}-{mark}"}
     return pd.DataFrame(rows).astype({"as_expected": "boolean"})
 
 
@@ -163,8 +186,13 @@ _BLANK: dict[str, object] = {
 
 
 def _check_installed(engine: Engine) -> None:
-    if importlib.util.find_spec(engine.name) is None:
-        raise ConfigError(f'{engine.name} is not installed; pip install "policy-objective-testbed[{engine.extra}]"')
+    if not engine.installed:
+        how = (
+            f'pip install "policy-objective-testbed[{engine.extra}]"'
+            if engine.extra
+            else f'pip install --no-deps "{engine.name}=={engine.tested}.*", in an environment of its own'
+        )
+        raise ConfigError(f"{engine.name} is not installed; {how}")
     version = importlib.metadata.version(engine.name)
     if not f"{version}.".startswith(f"{engine.tested}."):
         warnings.warn(
@@ -189,9 +217,11 @@ def _digits(difference: float) -> str:
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
-def _row(comparison: Comparison, seed: int) -> dict[str, object]:
-    loss, gradient = _difference(comparison.objective, comparison.loss, _random_batches(seed))
-    agrees = max(loss, gradient) <= AGREEMENT
+def _row(comparison: Comparison, seed: int, agreement: float) -> dict[str, object]:
+    loss, gradient = _difference(
+        comparison.objective, comparison.loss, _random_batches(seed, comparison.token_advantages)
+    )
+    agrees = max(loss, gradient) <= agreement
     row = _BLANK | {
         "objective": comparison.objective,
         "setting": comparison.setting,
@@ -201,14 +231,15 @@ def _row(comparison: Comparison, seed: int) -> dict[str, object]:
     }
     if not agrees:
         why = comparison.because or "of a reason unknown to this table"
-        row["differs"] = f"{why}; {_smallest_difference(comparison)}"
+        row["differs"] = f"{why}; {_smallest_difference(comparison, agreement)}"
     if comparison.reproduced_by:
-        again = _difference(comparison.reproduced_by, comparison.loss, _random_batches(seed))
+        batches = _random_batches(seed, comparison.token_advantages)
+        again = _difference(comparison.reproduced_by, comparison.loss, batches)
         row |= {
             "reproduced_by": comparison.reproduced_by,
             "reproduced_loss": again[0],
             "reproduced_gradient": again[1],
-            "as_expected": row["as_expected"] and max(again) <= AGREEMENT,
+            "as_expected": row["as_expected"] and max(again) <= agreement,
         }
     return row
 
@@ -253,7 +284,7 @@ def _batch(ratios: Tensor, advantages: Tensor, mask: Tensor, old: Tensor, **opti
     )
 
 
-def _random_batches(seed: int) -> Iterator[TokenBatch]:
+def _random_batches(seed: int, token_advantages: bool = False) -> Iterator[TokenBatch]:
     """Ratios spread widely, narrowly enough for sequence-level bounds, and all exactly 1; 64 tokens in 10 responses."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([12, 11, 9, 8, 7, 6, 5, 3, 2, 1])
@@ -271,7 +302,7 @@ def _random_batches(seed: int) -> Iterator[TokenBatch]:
         entropies = 0.1 + 2 * torch.rand(shape, generator=generator, dtype=torch.float64)
         yield _batch(
             (new - old).exp(),
-            normal(shape[0]),
+            normal(*shape) if token_advantages else normal(shape[0]),
             torch.arange(shape[1]) < lengths[order].unsqueeze(-1),
             old,
             entropies=entropies,
@@ -282,50 +313,58 @@ def _random_batches(seed: int) -> Iterator[TokenBatch]:
         )
 
 
-def _smallest_difference(comparison: Comparison) -> str:
+def _smallest_difference(comparison: Comparison, agreement: float) -> str:
     """The smallest of a list of simple batches on which the two differ, with both results."""
-    for ratios, advantages in _simple_inputs():
+    for ratios, advantages in _simple_inputs(comparison.token_advantages):
         batch = _simple_batch(ratios, advantages)
         loss, gradient, (ours, theirs, our_gradient, their_gradient) = _compare(
             comparison.objective, comparison.loss, batch
         )
         error = max(loss, gradient)
-        if error > 2 * AGREEMENT:
+        if error > 2 * agreement:
             # As many digits as it takes to tell the two apart.
             digits = max(4, 2 - math.floor(math.log10(min(error, 1))))
             responses = "; ".join(
-                f"ratio{'s' if len(row) > 1 else ''} {', '.join(f'{r:g}' for r in row)} with A = {a:g}"
-                for row, a in zip(ratios, advantages, strict=True)
+                f"ratio{'s' if len(row) > 1 else ''} {', '.join(f'{r:g}' for r in row)} with A = "
+                f"{', '.join(f'{a:g}' for a in dict.fromkeys(of_row))}"
+                for row, of_row in zip(ratios, advantages, strict=True)
             )
             return (
                 f"smallest: {responses} (q = 0.25): loss {float(ours):.{digits}g} here, {float(theirs):.{digits}g} "
                 f"there, gradient {_numbers(our_gradient, batch.mask, digits)} here, "
                 f"{_numbers(their_gradient, batch.mask, digits)} there"
             )
-    return f"no simple batch shows it, the random ones do by {AGREEMENT:g} or more"
+    return f"no simple batch shows it, the random ones do by {agreement:g} or more"
 
 
-def _simple_inputs() -> Iterator[tuple[list[list[float]], list[float]]]:
+def _simple_inputs(token_advantages: bool) -> Iterator[tuple[list[list[float]], list[list[float]]]]:
+    """Ratios and advantages of one token, of two in one response, of two and of three in two responses."""
     ratios, advantages = (1.0, 1.5, 0.5, 4.0, 0.05), (1.0, -1.0)
+    if token_advantages:
+        for first, second, advantage in itertools.product(ratios, ratios, advantages):
+            yield [[first, second]], [[advantage, -advantage]]
     for first, advantage in itertools.product(ratios, advantages):
-        yield [[first]], [advantage]
+        yield [[first]], [[advantage]]
     for first, second, advantage in itertools.product(ratios, ratios, advantages):
-        yield [[first, second]], [advantage]
+        yield [[first, second]], [[advantage] * 2]
     for first, second, pair in itertools.product(ratios, ratios, itertools.product(advantages, advantages)):
-        yield [[first], [second]], list(pair)
+        yield [[first], [second]], [[advantage] for advantage in pair]
     for first, second, pair in itertools.product(ratios, ratios, itertools.product(advantages, advantages)):
-        yield [[first, first], [second]], list(pair)
+        yield [[first, first], [second]], [[pair[0]] * 2, [pair[1]]]
 
 
-def _simple_batch(ratios: list[list[float]], advantages: list[float]) -> TokenBatch:
+def _simple_batch(ratios: list[list[float]], advantages: list[list[float]]) -> TokenBatch:
     width = max(len(row) for row in ratios)
-    filled = torch.tensor([row + [1.0] * (width - len(row)) for row in ratios], dtype=torch.float64)
+    filled, known = (
+        torch.tensor([row + row[-1:] * (width - len(row)) for row in rows], dtype=torch.float64)
+        for rows in (ratios, advantages)
+    )
     mask = torch.tensor([[column < len(row) for column in range(width)] for row in ratios])
     old = torch.full(filled.shape, 0.25, dtype=torch.float64).log()
     entropies = 1.0 + torch.arange(width, dtype=torch.float64).expand_as(old)
     return _batch(
         filled,
-        torch.tensor(advantages, dtype=torch.float64),
+        known,
         mask,
         old,
         entropies=entropies,

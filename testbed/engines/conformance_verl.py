@@ -121,6 +121,20 @@ COMPARISONS = (
         loss=_loss("gspo", **SEQUENCES, **TIGHT),
     ),
     Comparison(
+        objective="gspo_token",
+        setting="gspo, seq-mean-token-mean, clip ratios 3e-4 and 4e-4, an advantage per token",
+        loss=_loss("gspo", **SEQUENCES, **TIGHT),
+        token_advantages=True,
+    ),
+    Comparison(
+        objective="gspo",
+        setting="gspo, seq-mean-token-mean, clip ratios 3e-4 and 4e-4, an advantage per token",
+        loss=_loss("gspo", **SEQUENCES, **TIGHT),
+        because="it is the token form, in which a token's gradient has its own advantage and not the mean of all",
+        reproduced_by="gspo_token",
+        token_advantages=True,
+    ),
+    Comparison(
         objective="gspo",
         setting="gspo (token-mean, the default), clip ratios 3e-4 and 4e-4",
         loss=_loss("gspo", **TIGHT),

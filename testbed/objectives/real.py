@@ -63,7 +63,8 @@ class REAL(Objective):
         score = clamp_log_ratio(batch.sequence_mean(batch.unclamped_log_ratio)) / tensor_like(self.tau, batch.log_probs)
         members = together.sum(-1, keepdim=True).clamp(min=1)
         both_sides = torch.ones_like(present)
-        groups = (present / members).sum(-2, keepdim=True)
+        # In the batch's own precision: a truth value divided by a count would be single, and a tenth is not exact.
+        groups = (present.to(score.dtype) / members).sum(-2, keepdim=True)
         loss = torch.zeros_like(score)
         for side in (1, -1):
             chosen = together & (sign == side).mT

@@ -31,6 +31,12 @@ def test_value_of_the_gradient(tokens):
     assert gradient.masked_fill(~batch.mask, 0).flatten().tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def test_value_of_ten_responses(tokens):
+    # All at ratio 1, three right: log(1 + 7) + log(1 + 3). A tenth is no number of any precision.
+    batch = tokens([[1.0]] * 10, [1.0] * 3 + [-1.0] * 7)
+    assert make_objective("real")(batch).loss.item() == pytest.approx(math.log(32), rel=1e-14)
+
+
 def test_value_over_groups(tokens):
     # Group 7: a right and a wrong response at ratio 1, 2 log 2. Group 3: right ones alone give 0 and count.
     batch = tokens([[1.0], [1.0], [1.0], [E]], [1.0, 1.0, -1.0, 1.0], groups=[7, 3, 7, 3])
