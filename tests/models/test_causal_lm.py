@@ -31,6 +31,7 @@ from models.causal_lm import (
     train_tokenizer,
     warm_start,
 )
+from models.stopping import StopStrings
 from testbed.errors import BatchError, ConfigError, TestbedError, UnknownNameError
 
 DATA = Path(os.environ.get("TESTBED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -273,10 +274,10 @@ def test_greedy_takes_the_most_probable_token_by_a_plain_loop() -> None:
 
 def test_end_token_ends_a_completion() -> None:
     tokenizer = load_tokenizer("character")
-    seven, end, pad = tokenizer("7").input_ids[0], 2, 0
-    assert causal_lm._read([seven, end, pad, pad], [end], tokenizer) == ("7", 2, True)
-    assert causal_lm._read([seven, seven], [end], tokenizer) == ("77", 2, False)
-    assert causal_lm._read([end, pad], [end], tokenizer) == ("", 1, True)
+    seven, end, pad, never = tokenizer("7").input_ids[0], 2, 0, StopStrings(tokenizer, [])
+    assert causal_lm._read([seven, end, pad, pad], [end], never, tokenizer) == ("7", 2, True)
+    assert causal_lm._read([seven, seven], [end], never, tokenizer) == ("77", 2, False)
+    assert causal_lm._read([end, pad], [end], never, tokenizer) == ("", 1, True)
 
 
 def test_rejects_settings_of_completions() -> None:
