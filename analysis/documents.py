@@ -18,6 +18,8 @@ from analysis.diagnose.planted.measure import RECORD as DIAGNOSES
 from analysis.diagnose.planted.page import diagnose_page
 from analysis.docs_objectives import objectives_page
 from analysis.ledger import ledger_page
+from analysis.real_model.collect import RECORD as PRETRAINED
+from analysis.real_model.page import pretrained_page
 from analysis.replication import RECORD as REPLICATION
 from analysis.replication import replication_page
 from testbed.diagnostics import glossary_table
@@ -103,6 +105,12 @@ def diagnoses() -> str:
 def conformance() -> str:
     """Every difference between an engine and a published objective, as last compared."""
     return differences_page(read_table(CONFORMANCE))
+
+
+@document("docs/pretrained.md")
+def pretrained() -> str:
+    """A pretrained model, as last measured."""
+    return pretrained_page(json.loads(PRETRAINED.read_text(encoding="utf-8")))
 
 
 def render(name: str) -> tuple[Path, str]:

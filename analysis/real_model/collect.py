@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis.real_model.runs import CONFIGURATION, MACHINE_FILE, finished, folder_of
-from analysis.real_model.statements import OBJECTIVES, STATEMENTS
+from analysis.real_model.statements import OBJECTIVES, STATEMENTS, label
 from analysis.replay.walk import Replay, replay
 from analysis.statistics import VERDICT_LEVEL, judge
 from testbed.finetune import RECORD_FOLDER, FinetuneResult
@@ -68,7 +68,8 @@ def collect(
             },
             "statements": [_judged(statement, base) for statement in STATEMENTS],
             "shares": _shares(list(base.values())),
-            "order": _entropies(runs),
+            "likely": {str(seed): _likely(run) for seed, run in base.items()},
+            "order": _order(runs),
         }
     )
 
@@ -90,7 +91,6 @@ def _run(folder: Path, objective: str, seed: int, run: FinetuneResult) -> dict[s
         "peak_bytes": evaluation["facts"]["peak_bytes"],
         "machine": json.loads(machine.read_text(encoding="utf-8")) if machine.is_file() else {},
         "entropy": [row["entropy/mean"] for row in run.log],
-        "likely": [row.get("probability/likely_fraction") for row in run.log],
         "clipped": [row.get("clip/fraction") for row in run.log],
         "reward": [row["reward/mean"] for row in run.log if "reward/mean" in row],
     }
@@ -130,24 +130,45 @@ def _shares(runs: Sequence[Replay]) -> dict[str, dict[str, float | None]]:
     tables = [run.summary() for run in runs]
     return {
         name: {
-            column: float(np.mean([table.loc[label, column] for table in tables]))
+            column: float(np.mean([table[column][label(name)] for table in tables]))
             for column in SHARES
             if column in tables[0]
         }
-        for name, label in OBJECTIVES.items()
+        for name in OBJECTIVES
     }
 
 
-def _entropies(runs: Mapping[str, Mapping[int, FinetuneResult]]) -> dict[str, dict[str, float]]:
-    """Mean entropy over the last quarter of each run, by objective and seed."""
-    return {
-        objective: {
-            str(seed): float(np.mean([row["entropy/mean"] for row in run.log[-len(run.log) // 4 :]]))
-            for seed, run in found.items()
-        }
-        for objective, found in runs.items()
-        if found
-    }
+def _likely(run: Replay) -> list[float]:
+    """Share of likely tokens in the first update of every rollout."""
+    rows = run.table[(run.table["objective"] == label("grpo")) & (run.table["update"] == 0)]
+    return [float(value) for value in rows.sort_values("step")["probability/likely_fraction"]]
+
+
+def _order(runs: Mapping[str, Mapping[int, FinetuneResult]]) -> list[dict[str, Any]]:
+    """Mean entropy over a run of every other objective, less that of grpo from the same start."""
+    found = []
+    for objective in runs:
+        both = sorted(set(runs[objective]) & set(runs.get("grpo", {})))
+        if objective == "grpo" or not both:
+            continue
+        values = [_mean_entropy(runs[objective][seed]) - _mean_entropy(runs["grpo"][seed]) for seed in both]
+        judged = judge(values, "greater", 0.0, VERDICT_LEVEL)
+        verdict = "higher" if judged.verdict == "reproduced" else "lower" if judged.opposite else "undecided"
+        found.append(
+            {
+                "objective": objective,
+                "values": values,
+                "estimate": judged.estimate,
+                "low": judged.low,
+                "high": judged.high,
+                "verdict": verdict,
+            }
+        )
+    return found
+
+
+def _mean_entropy(run: FinetuneResult) -> float:
+    return float(np.mean([row["entropy/mean"] for row in run.log]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from analysis.replay.walk import Replay
 from analysis.statistics import Direction, Support
+from testbed.objectives import make_objective
 
-__all__ = ["OBJECTIVES", "STATEMENTS", "Statement"]
+__all__ = ["OBJECTIVES", "STATEMENTS", "Statement", "label"]
 
 OBJECTIVES = {
     "grpo": "grpo(reduction=token_mean)",
@@ -21,6 +22,12 @@ OBJECTIVES = {
     "gspo": "gspo",
 }
 """The objectives that are laid over the tokens of every run, at their published offsets and with one reduction."""
+
+
+def label(objective: str) -> str:
+    """The name of one of `OBJECTIVES` in the tables of a replay."""
+    return make_objective(OBJECTIVES[objective]).label()
+
 
 LAST = 2
 """Rollouts at the end of a run that stand for its end."""
@@ -47,11 +54,11 @@ class Statement:
 
 def _mean(done: Replay, objective: str, column: str) -> float:
     """Mean over the updates whose ratios are not 1 by construction."""
-    return float(done.summary()[column][OBJECTIVES[objective]])
+    return float(done.summary()[column][label(objective)])
 
 
 def _likely_at_the_end(done: Replay) -> float:
-    rows = done.table[done.table["objective"] == OBJECTIVES["grpo"]]
+    rows = done.table[done.table["objective"] == label("grpo")]
     last = sorted(rows["step"].unique())[-LAST:]
     return float(rows[rows["step"].isin(last)]["probability/likely_fraction"].mean())
 

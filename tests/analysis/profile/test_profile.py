@@ -108,3 +108,17 @@ def test_the_command_leaves_three_files_and_says_what_it_saw(tmp_path: Path) -> 
     assert summary["facts"]["problems"] == 6
     assert summary["positions"] == len(read_profile(tmp_path / "out" / "profile.npz").log_prob)
     assert said[0].startswith(f"{summary['positions']} tokens of 6 answers of qwen2-0.1m")
+
+
+def test_the_profile_of_the_repository_is_whole() -> None:
+    file = Path(__file__).resolve().parents[3] / "envs" / "profiles" / "smollm2_gsm8k.npz"
+    done = read_profile(file)
+    assert file.stat().st_size < 1.5 * 2**20
+    assert len(done.log_prob) >= 2000
+    # Of single-precision numbers: what is kept and the rest are everything.
+    np.testing.assert_allclose(np.exp(done.log_probs.astype(np.float64)).sum(1) + done.tail, 1, atol=2e-6)
+    assert (np.diff(done.log_probs, axis=1) <= 0).all()
+    assert (done.held_out == (done.problem % 5 == 0)).all()
+    assert done.facts["model"] == "smollm2-135m"
+    summary = json.loads(file.with_suffix(".json").read_text())
+    assert summary["probability"] == done.summary()["probability"]
