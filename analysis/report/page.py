@@ -79,7 +79,8 @@ def _view(results: Mapping[str, Any]) -> dict[str, Any]:
     counts = Counter(claim["verdict"] for claim in claims)
     verdicts = [*VERDICTS, *sorted(set(counts) - set(VERDICTS))]
     return {
-        "run": results["run"],
+        # What a run of simulations does not have is missing, and not undefined.
+        "run": {"record": None, **results["run"]},
         "other_version": _other_version(results["run"]),
         "claims": claims,
         "papers": papers,
