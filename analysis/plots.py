@@ -213,13 +213,12 @@ def density_figure(
         handles = []
         for index, (name, kept) in enumerate(gates):
             colour = (OKABE_ITO[1], OKABE_ITO[6])[index % 2]
-            dashes = ("-", (0, (4, 1.6)))[index % 2]
+            dashes: Any = ("-", (0, (4, 1.6)))[index % 2]
             middles = [(np.log(edges[1:]) + np.log(edges[:-1])) / 2 for edges in (x_edges, y_edges)]
             values = np.ma.masked_invalid(kept.T)
             if values.min() < 0.5 <= values.max():
-                line: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.4}
-                axes.contour(*middles, values, [0.5], **{f"{key}s": [value] for key, value in line.items()}, zorder=3)
-                handles.append(Line2D([], [], **line, label=name))
+                axes.contour(*middles, values, [0.5], colors=[colour], linewidths=[1.4], linestyles=[dashes], zorder=3)
+                handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.4, label=name))
         for set_ticks, ticks in ((axes.set_xticks, x_ticks), (axes.set_yticks, y_ticks)):
             set_ticks([math.log(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
         axes.set_xlabel(x_label)

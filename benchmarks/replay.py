@@ -1,10 +1,11 @@
 """Time and peak memory of replaying a record under every objective, and bytes per token, for records of several sizes.
 
-    python benchmarks/replay.py [--millions 1 4 16] [--threads 2]
+    python benchmarks/replay.py [--millions 1 4 16] [--threads 2] [--objectives dapo …]
 
 The records are synthetic: updates of 256 responses of 20 to 230 tokens over a vocabulary of 64, two updates a rollout,
-with everything an objective may read. Each size is written and replayed in a process of its own, whose peak of resident
-memory is the kernel's; what the same process holds before it reads, the interpreter and its libraries, is given beside.
+with everything an objective may read; four rollouts that differ are written again and again. Each size is written and
+replayed in a process of its own, whose peak of resident memory is the kernel's; what the same process holds before it
+reads, the interpreter and its libraries, is given beside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from _measuring import machine_facts, markdown_table
 
 RESPONSES, SHORTEST, LONGEST, VOCABULARY = 256, 20, 230, 64
+PROMPTS = [number // 8 for number in range(RESPONSES)]
 
 
 def write(folder: Path, tokens: int) -> int:
@@ -31,10 +33,17 @@ def write(folder: Path, tokens: int) -> int:
     from testbed.records import RecordWriter
 
     generator = torch.Generator().manual_seed(0)
+    made: list[tuple[TokenBatch, torch.Tensor]] = []
     written = rollout = 0
     with RecordWriter(folder, objective="dapo") as writer:
         while written < tokens:
             rollout += 1
+            if len(made) == 8:
+                for update in range(2):
+                    batch, rewards = made[2 * (rollout % 4) + update]
+                    writer.add(batch, step=rollout, update=update, prompts=PROMPTS, rewards=rewards)
+                    written += int(batch.mask.sum())
+                continue
             old = (2 * torch.randn(RESPONSES, LONGEST, VOCABULARY, generator=generator)).log_softmax(-1)
             for update in range(2):
                 new = (old + 0.1 * update * torch.randn(old.shape, generator=generator)).log_softmax(-1)
@@ -52,9 +61,9 @@ def write(folder: Path, tokens: int) -> int:
                     sampler_log_probs=numbers[1][0] + 0.01,
                     ref_log_probs=numbers[1][0] - 0.1,
                 )
-                prompts = [number // 8 for number in range(RESPONSES)]
                 rewards = torch.rand(RESPONSES, generator=generator)
-                writer.add(batch, step=rollout, update=update, prompts=prompts, rewards=rewards)
+                made.append((batch, rewards))
+                writer.add(batch, step=rollout, update=update, prompts=PROMPTS, rewards=rewards)
                 written += int(batch.mask.sum())
     return written
 
@@ -65,7 +74,7 @@ def _statistics(logs):
     return logs[..., 0], entropies, (logs.exp().square() * (logs + entropies.unsqueeze(-1))).sum(-1)
 
 
-def measured(folder: Path, threads: int) -> dict[str, float]:
+def measured(folder: Path, threads: int, objectives: list[str]) -> dict[str, float]:
     import torch
 
     from analysis.replay import replay
@@ -73,7 +82,7 @@ def measured(folder: Path, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began, processor = time.perf_counter(), time.process_time()
-    done = replay(folder)
+    done = replay(folder, objectives or None)
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
@@ -91,10 +100,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=float, nargs="+", default=[1, 4, 16])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--objectives", nargs="*", default=[], help="default: every one")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure is not None:
-        print(json.dumps(measured(given.measure, given.threads)))
+        print(json.dumps(measured(given.measure, given.threads, given.objectives)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +112,7 @@ def main() -> None:
             record = Path(folder) / f"{millions:g}"
             write(record, int(millions * 1e6))
             command = [sys.executable, __file__, "--measure", str(record), "--threads", str(given.threads)]
+            command += ["--objectives", *given.objectives]
             environment = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             found = json.loads(done.stdout)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from testbed.batch import TokenBatch
 from testbed.errors import BatchError, StorageError
-from testbed.records.schema import LONGEST_RESPONSE, MANIFEST, OPTIONAL, REQUIRED, SCHEMA_VERSION
+from testbed.records.schema import LONGEST_RESPONSE, MANIFEST, OPTIONAL, REQUIRED, SCHEMA_VERSION, shard_schema
 
 __all__ = ["Record", "RecordedUpdate", "read_record", "stacked"]
 
@@ -128,9 +128,11 @@ class Record:
         found: set[int] = set()
         for shard in self._shards:
             try:
-                found.update(pq.read_table(shard, columns=["step"]).column("step").unique().to_pylist())
+                steps = pq.read_table(shard, columns=["step"]).column("step").unique().to_pylist()
             except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise _unreadable(shard, error) from error
+            # What is no number is refused, with its place, by whoever reads the rows.
+            found.update(step for step in steps if isinstance(step, int))
         return sorted(found)
 
     def updates(self) -> Iterator[RecordedUpdate]:
@@ -208,6 +210,7 @@ class Record:
                         f"{shard} has no column {' and '.join(missing)}; its record's manifest says it does. "
                         "Keep shards of different records apart"
                     )
+                _check_types(file.schema_arrow, self.columns, shard)
                 for rows in file.iter_batches(batch_size=_ROWS_TOGETHER, columns=wanted):
                     yield _unpacked(rows, shard, self.columns, advantage)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -312,6 +315,17 @@ def _of_one(batch: TokenBatch) -> TokenBatch:
         token_count=batch.total_tokens()[0],
         sequence_count=batch.total_sequences()[0],
     )
+
+
+def _check_types(schema: pa.Schema, columns: Sequence[str], shard: Path) -> None:
+    expected = shard_schema(tuple(columns), per_token_advantages="advantages" in schema.names)
+    for field in expected:
+        found = schema.field(field.name).type
+        alike = found == field.type or (
+            pa.types.is_list(found) and pa.types.is_list(field.type) and found.value_type == field.type.value_type
+        )
+        if not alike:
+            raise StorageError(f"{shard}: {field.name} is {found}; expected {field.type}, as RecordWriter writes it")
 
 
 def _unreadable(shard: Path, error: Exception) -> StorageError:

@@ -17,6 +17,13 @@ from testbed.records import RecordWriter, read_record, stacked
 from testbed.records import reader as reading
 from testbed.records import writer as writing
 
+
+@pytest.fixture(autouse=True)
+def no_shard_by_time(monkeypatch):
+    """However long a busy machine takes over a test."""
+    monkeypatch.setattr(writing, "_SHARD_SECONDS", math.inf)
+
+
 PROMPTS = ["a", "a", "b", "b"]
 REWARDS = [1.0, 0.0, math.nan, 0.5]
 
