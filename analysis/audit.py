@@ -13,6 +13,7 @@ of it: which measure matters is for the reader to say.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import math
 import sys
@@ -41,6 +42,7 @@ from testbed.progress import LateProgress
 from testbed.registry import parse_call
 from testbed.simulation import SimulationWarning, simulate
 from testbed.simulation.run import environment_facts
+from testbed.testing.functions import FunctionObjective
 
 __all__ = [
     "LEARNING_RATES",
@@ -201,6 +203,11 @@ class Audit:
     stresses: tuple[StressResult, ...]
 
     @property
+    def verdict(self) -> tuple[str, str, str]:
+        """Three sentences: is it a sound loss, is it new, and where does it do better or worse than the reference."""
+        return _verdict(self.objective, self.reference, self.findings, self.twins, self.stresses)
+
+    @property
     def broken(self) -> tuple[Finding, ...]:
         """The laws it breaks without declaring it."""
         return tuple(finding for finding in self.findings if finding.outcome == "broken")
@@ -215,7 +222,8 @@ def load_objective(target: str) -> Objective:
     """An objective by registered name, or from a Python file, which is executed.
 
     Args:
-        target: `name`, `name(key=value,…)`, or `file.py:Class` with the same brackets for hyper-parameters.
+        target: `name`, `name(key=value,…)`, or `file.py:Class` with the same brackets for hyper-parameters, or
+            `file.py:function` for a function of tensors that returns one loss per token, with `reduction` at most.
 
     Raises:
         ConfigError: no such file, the file fails, or what it names is no objective.
@@ -238,10 +246,13 @@ def load_objective(target: str) -> Objective:
     if isinstance(found, Objective) and not arguments:
         _named(type(found))
         return found
+    if inspect.isfunction(found) and not set(arguments) - {"reduction"}:
+        return FunctionObjective(function=found, **arguments)
     if not _is_objective(found):
         raise ConfigError(
             f"{path}:{name} is {found!r}; expected a frozen dataclass that derives from testbed.objectives.Objective "
-            "and has a method token_loss(batch), such as those in testbed/objectives"
+            "and has a method token_loss(batch), such as those in testbed/objectives, or a function (log_probs, "
+            "old_log_probs, advantages, mask) that returns one loss per token"
         )
     _named(found)
     try:
@@ -338,6 +349,7 @@ def audit(
             "weights": _weights(objective),
             "laws": [asdict(finding) for finding in findings],
             "twins": same,
+            "verdict": _verdict(objective.label(), reference.label(), findings, same, results),
             "stresses": [
                 asdict(result) | {"measures": [asdict(item) | {"reading": item.reading} for item in result.measures]}
                 for result in results
@@ -348,6 +360,35 @@ def audit(
         (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
         write_audit_report(folder)
     return Audit(folder, objective.label(), reference.label(), tuple(findings), tuple(same), tuple(results))
+
+
+def _verdict(
+    objective: str, reference: str, findings: Sequence[Finding], same: Sequence[str], stresses: Sequence[StressResult]
+) -> tuple[str, str, str]:
+    broken = [finding.law for finding in findings if finding.outcome == "broken"]
+    exempt = [finding.law for finding in findings if finding.outcome == "exempt"]
+    if broken:
+        sound = f"{objective} breaks {len(broken)} of {len(findings)} laws that every loss obeys: {', '.join(broken)}."
+    else:
+        declared = f", {len(exempt)} of them by a declared exception ({', '.join(exempt)})" if exempt else ""
+        sound = f"{objective} keeps the {len(findings)} laws that every loss obeys{declared}."
+    new = f"Its gradient is that of {', '.join(same)}." if same else "No registered objective has the same gradient."
+    regrets = [
+        (stress.name.lower(), measure.reading)
+        for stress in stresses
+        for measure in stress.measures
+        if measure.description.endswith("exact/regret over the steps") or "exact/regret after" in measure.description
+    ]
+    sides = {side: [name for name, reading in regrets if reading == side] for side in ("lower", "higher")}
+    if not regrets:
+        return sound, new, f"It was not measured beside {reference}."
+    told = [f"{side} under {_listed(names)}" for side, names in sides.items() if names]
+    rest = "clearly different nowhere" if not told else f"{' and '.join(told)}, and not clearly different elsewhere"
+    return sound, new, f"Beside {reference}, at its step size and over paired seeds, its regret is {rest}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in dict.fromkeys(names))
 
 
 # -- the pieces ------------------------------------------------------------------------------------------------------

@@ -369,7 +369,8 @@ def audit(
     objective: Annotated[
         str,
         typer.Argument(
-            help="file.py:Class, which is executed, or a registered objective; hyper-parameters follow in brackets."
+            help="file.py:Class or file.py:function, which is executed, or a registered objective; hyper-parameters "
+            "follow in brackets."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: a new one below runs/.")] = None,
@@ -406,6 +407,8 @@ def audit(
     _print_table(("stress", "measure", done.objective, done.reference, "reading"), rows)
     if done.twins:
         _say(f"same gradient as: {', '.join(done.twins)}")
+    for sentence in done.verdict:
+        _say(sentence)
     _say(f"report: {done.report}")
     if done.broken:
         broken = f"{len(done.broken)} law{'s' * (len(done.broken) > 1)} broken"

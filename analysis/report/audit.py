@@ -43,6 +43,7 @@ def write_audit_report(folder: str | Path) -> Path:
             counts={outcome: sum(law["outcome"] == outcome for law in content["laws"]) for outcome in _MARKS},
             unchecked=sum(law["outcome"] == "unchecked" for law in content["laws"]),
             twins=content["twins"],
+            verdict=content.get("verdict") or [],
             weights=[
                 figures.weight_svg(panel, name=f"weight-{number}")
                 for number, panel in enumerate(content["weights"] or [])

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import analysis.audit
-from analysis.audit import STRESSES, Measured, audit, load_objective, twins
+from analysis.audit import STRESSES, Measured, StressResult, _verdict, audit, load_objective, twins
 from analysis.judging.estimands import average, final
-from analysis.laws import check_laws
+from analysis.laws import Finding, check_laws
 from testbed.cli import app
 from testbed.errors import ConfigError, RunExistsError, UnknownNameError
 from testbed.objectives import make_objective, objective_names
@@ -53,6 +53,13 @@ class Forgets(SoftWall):
 
     def token_loss(self, batch):
         return -batch.advantages * batch.ratio.detach().clamp(max=1.2)
+
+def plain(log_probs, old_log_probs, advantages, mask):
+    ratio = torch.exp(log_probs - old_log_probs)
+    return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+
+def averaged(log_probs, old_log_probs, advantages, mask):
+    return plain(log_probs, old_log_probs, advantages, mask)[mask].mean()
 
 class Raises(SoftWall):
     def token_loss(self, batch):
@@ -152,6 +159,47 @@ def test_a_sound_objective(file: Path, small: None, tmp_path: Path) -> None:
     assert "&lt;b&gt;Pulled back&lt;/b&gt;" in page
     assert "<b>Pulled back</b>" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_plain_function_is_audited_as_an_objective(file: Path, small: None, tmp_path: Path) -> None:
+    done = audit(f"{file}:plain", seeds=5, out=tmp_path / "out")
+    assert done.objective == "plain"
+    assert "dapo" in done.twins
+    # Without a clamp of the log-ratio a function overflows 10,000 nats away; both laws go that far.
+    assert [finding.law for finding in done.broken] == ["other responses", "extremes"]
+    assert all(not stress.not_run for stress in done.stresses)
+
+
+def test_a_function_that_returns_a_mean_is_refused_with_a_way_out(file: Path) -> None:
+    with pytest.raises(ConfigError, match="averaged returns a single number; an objective needs one loss per token"):
+        load_objective(f"{file}:averaged")
+
+
+def test_the_verdict_is_three_sentences(file: Path, small: None, tmp_path: Path) -> None:
+    done = audit("dapo", against="dapo", seeds=5, out=tmp_path / "out")
+    sound, new, measured = done.verdict
+    assert re.fullmatch(r"dapo keeps the \d+ laws that every loss obeys\.", sound)
+    assert new == "No registered objective has the same gradient."
+    assert measured == "Beside dapo, at its step size and over paired seeds, its regret is clearly different nowhere."
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"] == list(done.verdict)
+    assert measured in done.report.read_text()
+
+
+def test_the_verdict_names_what_is_broken_and_where_the_regret_differs() -> None:
+    def stress(name: str, low: float, high: float) -> StressResult:
+        triple = (math.nan, math.nan, math.nan)
+        measured = Measured("exact/regret after the last step", "reward", triple, triple, ((low + high) / 2, low, high))
+        return StressResult(name, "?", "", (measured,))
+
+    findings = [Finding("order", "It does not matter", "broken", "it does"), Finding("mask", "Kept", "holds", "")]
+    stresses = [stress("A", -2.0, -1.0), stress("B", 1.0, 2.0), stress("C", -1.0, 1.0)]
+    assert _verdict("mine", "ppo", findings, ["dapo"], stresses) == (
+        "mine breaks 1 of 2 laws that every loss obeys: order.",
+        "Its gradient is that of dapo.",
+        'Beside ppo, at its step size and over paired seeds, its regret is lower under "a" and higher under "b", and '
+        "not clearly different elsewhere.",
+    )
+    assert _verdict("mine", "ppo", findings, [], [])[2] == "It was not measured beside ppo."
 
 
 def test_an_objective_beside_itself_differs_in_nothing(small: None, tmp_path: Path) -> None:
