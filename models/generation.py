@@ -232,18 +232,30 @@ def _next(written: Tensor, logits: Tensor, held: Tensor, plan: _Plan) -> Tensor:
         logits = everywhere[held]
     for warp in plan.warpers:
         logits = warp(written, logits)
-    if not plan.sampled:
-        best, tokens = logits.max(dim=1)
+    if plan.sampled:
+        # What torch.multinomial does with these numbers.
+        best, tokens = logits.softmax(dim=1).div_(_exponential(len(written), held, logits)).max(dim=1)
+        wrong = best.isnan()
     else:
-        # What torch.multinomial does with these numbers; they are drawn for rows that are put away as well.
-        drawn = logits.new_empty(len(written), logits.shape[1]).exponential_()
-        best, tokens = (logits.softmax(dim=1) / drawn[held]).max(dim=1)
-    if not bool(best.isfinite().all()):
+        best, tokens = logits.max(dim=1)
+        wrong = ~best.isfinite()
+    if bool(wrong.any()):
         raise BatchError(
             "the model gives NaN or infinite logits for the next token, so that there is nothing to choose from; look "
             "at its weights, or load it in a wider dtype"
         )
     return tokens
+
+
+def _exponential(rows: int, held: Tensor, logits: Tensor) -> Tensor:
+    """Exponential numbers `(H, V)` as PyTorch draws them, those of rows that are put away among what is drawn."""
+    shape = rows, logits.shape[1]
+    if logits.device.type == "cpu":
+        # PyTorch takes the same logarithm of the same uniform numbers, one after the other instead of vectorised.
+        drawn = torch.rand(shape, dtype=torch.float64)
+        return (drawn if len(held) == rows else drawn[held]).neg_().log1p_().neg_().to(logits.dtype)
+    drawn = torch.empty(shape, device=logits.device, dtype=logits.dtype).exponential_()
+    return drawn if len(held) == rows else drawn[held]
 
 
 def _with_room(cache: Any, which: Tensor, length: int) -> Any:
