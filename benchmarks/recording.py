@@ -3,8 +3,10 @@
     python benchmarks/recording.py [--turns 6] [--steps 4]
 
 The trainer of the configuration `cpu-smoke`, without its warm start, takes the same steps with and without a record,
-turn by turn in one process; processor time counts, on one thread. The ratio is the median over the turns. Equality is
-that of the loss and of its gradient √Σ(∂L/∂log p)² between the batch that was trained on and its replay.
+turn by turn in one process; processor time counts, on one thread. The ratio is the median over the turns; where a busy
+machine scatters it by more than the cost, the parts say more: the processor time inside the writer, and that of κ
+beside the same call without it, over the time of the steps. Equality is that of the loss and of its gradient √Σ(∂L/∂log
+p)² between the batch that was trained on and its replay.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from analysis.replay import replay
 from envs.grading import Grader
 from envs.math_tasks import load_task
 from models.causal_lm import load_causal_lm
-from testbed.engines.trl import ObjectiveTrainer
+from testbed.engines.trl import ObjectiveTrainer, head
 from testbed.finetune import load_settings
 from testbed.objectives import make_objective
 
@@ -61,6 +64,41 @@ def seconds(trainer: Any) -> float:
     started = time.process_time()
     trainer.train()
     return time.process_time() - started
+
+
+def parts(folder: Path, grader: Grader, steps: int) -> tuple[float, float]:
+    """Processor time of the writer and of κ, as shares of that of the steps."""
+    trainer = build(folder, steps, folder / "parts", grader)
+    spent = {"writer": 0.0, "kappas": 0.0, "measuring": 0.0}
+    writer, statistics_of = trainer.recording.writer, head.token_statistics_from_hidden
+
+    def timed(method: Callable[..., None]) -> Callable[..., None]:
+        def both(*arguments: Any, **given: Any) -> None:
+            started = time.process_time()
+            method(*arguments, **given)
+            spent["writer"] += time.process_time() - started
+
+        return both
+
+    def timed_statistics(*arguments: Any, with_kappas: bool, **given: Any) -> Any:
+        times = [time.process_time()]
+        with torch.no_grad():
+            for wanted in (False, True):
+                statistics_of(*arguments, with_kappas=wanted, **given)
+                times.append(time.process_time())
+        spent["kappas"] += times[2] - 2 * times[1] + times[0]
+        spent["measuring"] += times[2] - times[0]
+        return statistics_of(*arguments, with_kappas=with_kappas, **given)
+
+    # What is written as a shard is written by `close`, at the end of training.
+    writer.add, writer.close = timed(writer.add), timed(writer.close)
+    head.token_statistics_from_hidden = timed_statistics
+    try:
+        whole = seconds(trainer)
+    finally:
+        head.token_statistics_from_hidden = statistics_of
+    own = whole - spent["measuring"] - spent["writer"] - spent["kappas"]
+    return spent["writer"] / own, spent["kappas"] / own
 
 
 def equality(folder: Path, grader: Grader, steps: int) -> tuple[float, float, float, int]:
@@ -113,6 +151,9 @@ def main() -> None:
         print(machine_facts())
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
         print(f"recorded over unrecorded: {statistics.median(ratios):.3f} ({spread}, {given.turns} turns)", flush=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            writer, kappas = parts(folder, grader, 2 * given.steps)
+        print(f"of an unrecorded step: writer {writer:.2%}, κ {kappas:.2%}", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):
             loss, gradient, size, tokens = equality(folder, grader, given.steps)
     print(f"bytes a token-update: {size:.1f} ({tokens:,} token-updates)")

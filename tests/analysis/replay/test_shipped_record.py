@@ -11,7 +11,9 @@ import pytest
 
 import analysis.replay
 from analysis.replay import replay
+from analysis.replay.measures import CLASSES
 from analysis.replay.verdicts import judge_record
+from analysis.report.formatting import number
 
 RECORD = Path(analysis.replay.__file__).parent / "records" / "smollm2_sums"
 TEN = ["grpo", "dapo", "dcpo", "gspo", "erc", "sapo", "ce_gppo", "bapo", "cispo", "clip_v", "reinforce"]
@@ -39,6 +41,17 @@ def test_it_replays_under_ten_objectives():
     summary = done.summary()
     assert summary.loc["grpo", "stopped"] == pytest.approx(np.mean(shares), rel=1e-6)
     assert done.tokens == sum(len(values) for values in table["log_probs"])
+    # docs/replay.md shows this table.
+    page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text(encoding="utf-8")
+    for name in TEN:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        cells = [cell.strip() for cell in row.split("|")[2:-1]]
+        columns = ("stopped", "stopped/positive_above", "stopped/negative_below", "mass")
+        columns += tuple(f"mass/{kind}" for kind in CLASSES)
+        for cell, column in zip(cells, columns, strict=False):
+            shown = float(cell.removesuffix(" %")) / 100
+            assert shown == pytest.approx(summary.loc[name, column], rel=6e-3, abs=1e-9), (name, column)
+        assert cells[-1] == number(summary.loc[name, "weight/largest"])
     # Of a model whose entropy falls from 1.5 nats to 0.1 the first-order prediction goes with what followed.
     assert done.correlations()["grpo"] > 0.5
     assert not done.skipped
