@@ -18,8 +18,8 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from analysis.statistics import MINIMUM_SEEDS, interval, proportion_interval
 from analysis.trajectories import Trajectories, curve
 from envs import exact, make_spec
 from testbed.diagnostics import metric_info
-from testbed.errors import ConfigError, did_you_mean
+from testbed.errors import ConfigError, TestbedError, did_you_mean
 from testbed.objectives import Objective, make_objective, objective_names
 from testbed.output import fresh_folder, missing_as_null
 from testbed.progress import LateProgress
@@ -265,25 +265,60 @@ def twins(objective: Objective) -> list[str]:
     """Registered objectives, with the paper's hyper-parameters, whose gradient is the same on random batches.
 
     The reduction is taken over, so that only the token's weight is compared. "The same" is 1e-9 of the largest entry.
+    Where none is the same, others are tried with this one's numbers: those of equal name, and one more number each.
 
     Example:
         >>> twins(make_objective("ppo(clip_high=0.28)"))
         ['dapo']
+        >>> twins(make_objective("bandpo"))
+        ['dppo(threshold=0.05)']
     """
-    given = draw(64, 16)
-    # The first order of a token far inside every interval says nothing: the batch has ratios on all sides.
-    own = _gradient(objective, given)
-    if own is None:
-        return []
-    found = []
-    for name in objective_names():
-        other = make_objective(name)
-        if type(other) is type(objective) or hasattr(other, "base"):
+    # Tokens on all sides of every interval, enough of them for a rule that drops one in a thousand; and once more with
+    # few positive ones, which a rule that balances them answers.
+    drawn = draw(160, 64)
+    # Nothing is more probable than certain: bounds of probabilities need not agree beyond 1.
+    drawn["log_probs"] = drawn["log_probs"].clamp(max=-1e-3)
+    few = torch.where(drawn["advantages"] > 1, drawn["advantages"], -drawn["advantages"].abs())
+    batches = [drawn, Drawn({**drawn, "advantages": few})]
+    own = [_gradient(objective, given) for given in batches]
+    others = [
+        other
+        for other in map(make_objective, objective_names())
+        if type(other) is not type(objective) and not hasattr(other, "base")
+    ]
+
+    def same(other: Objective) -> bool:
+        for given, mine in zip(batches, own, strict=True):
+            gradient = _gradient(replace(other, reduction=objective.reduction), given)
+            if mine is None or gradient is None or not _equal(gradient, mine):
+                return False
+        return True
+
+    found = [other.name for other in others if same(other)]
+    if found:
+        return found
+    candidates = (next(filter(same, _with_numbers_of(objective, other)), None) for other in others)
+    return [other.label() for other in candidates if other is not None]
+
+
+def _equal(gradient: torch.Tensor, own: torch.Tensor) -> bool:
+    return float((gradient - own).abs().max()) <= 1e-9 * float(own.abs().max())
+
+
+def _with_numbers_of(objective: Objective, other: Objective) -> Iterator[Objective]:
+    """Another objective with the hyper-parameters of equal name, and one of its numbers taken from this one."""
+    own = {item.name: getattr(objective, item.name) for item in fields(objective) if item.name != "reduction"}
+    names = [item.name for item in fields(other)]
+    shared: dict[str, Any] = {name: value for name, value in own.items() if name in names}
+    numbers = sorted({value for value in own.values() if isinstance(value, float)})
+    free = [name for name in names if name not in shared and isinstance(getattr(other, name), float)]
+    changes: list[dict[str, Any]] = [{}, *({name: number} for name in free for number in numbers)]
+    for change in changes:
+        try:
+            yield replace(other, **shared, **change)
+        except TestbedError:
+            # Out of the other's range.
             continue
-        gradient = _gradient(replace(other, reduction=objective.reduction), given)
-        if gradient is not None and float((gradient - own).abs().max()) <= 1e-9 * float(own.abs().max()):
-            found.append(name)
-    return found
 
 
 def audit(

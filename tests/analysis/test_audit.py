@@ -140,6 +140,13 @@ def test_twins_are_found_by_their_gradient(file: Path) -> None:
     assert twins(load_objective(f"{file}:SoftWall")) == []
 
 
+def test_twins_under_another_name_of_the_number() -> None:
+    # The bounds of BandPO's bands are where DPPO's masks begin, for total variation and for KL; χ² is nobody's.
+    assert twins(make_objective("bandpo")) == ["dppo(threshold=0.05)"]
+    assert twins(make_objective('bandpo(divergence="kl")')) == ["dppo(divergence=kl,threshold=0.05)"]
+    assert twins(make_objective('bandpo(divergence="chi2")')) == []
+
+
 def test_gspo_and_gspo_token_agree_in_gradient_with_one_advantage_per_response() -> None:
     assert twins(make_objective("gspo")) == ["gspo_token"]
 
@@ -179,7 +186,8 @@ def test_the_verdict_is_three_sentences(file: Path, small: None, tmp_path: Path)
     done = audit("dapo", against="dapo", seeds=5, out=tmp_path / "out")
     sound, new, measured = done.verdict
     assert re.fullmatch(r"dapo keeps the \d+ laws that every loss obeys\.", sound)
-    assert new == "No registered objective has the same gradient."
+    # Clip-higher is PPO with another bound, whatever the mean.
+    assert new == "Its gradient is that of dr_grpo(clip_high=0.28), grpo(clip_high=0.28), ppo(clip_high=0.28)."
     assert measured == "Beside dapo, at its step size and over paired seeds, its regret is clearly different nowhere."
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"] == list(done.verdict)
     assert measured in done.report.read_text()
