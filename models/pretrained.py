@@ -308,7 +308,8 @@ def _architectures() -> list[str]:
     """Those that transformers turns into its own models."""
     from transformers import modeling_gguf_pytorch_utils
 
-    known = set(modeling_gguf_pytorch_utils.GGUF_SUPPORTED_ARCHITECTURES)
+    # The table has two sections of a file's header among its architectures.
+    known = set(modeling_gguf_pytorch_utils.GGUF_SUPPORTED_ARCHITECTURES) - {"general", "tokenizer"}
     with suppress(ImportError):
         # The second list is younger than the oldest transformers that serves.
         known |= set(importlib.import_module("transformers.integrations.gguf").GGUF_CONFIG_ARCHS)
