@@ -45,6 +45,10 @@ def test_the_criterion_looks_at_the_answer_alone() -> None:
     prompt = len(TOKENIZER("a\nb").input_ids)
     ended = StopStrings(TOKENIZER, ["\n"]).criteria(prompt)(torch.tensor([row[: prompt + 1] for row in rows]), None)
     assert ended.tolist() == [False, True]
+    # Half of a string in the prompt and half in the answer is no end.
+    row = load_tokenizer("character")("abb").input_ids
+    across = StopStrings(load_tokenizer("character"), ["bb"]).criteria(2)(torch.tensor([row]), None)
+    assert across.tolist() == [False]
 
 
 @pytest.mark.parametrize("strings", [[""], [3]])
