@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from analysis.real_model.runs import CONFIGURATION, MACHINE_FILE, finished, folder_of
 from analysis.real_model.statements import OBJECTIVES, STATEMENTS, label
 from analysis.replay.walk import Replay, replay
 from analysis.statistics import VERDICT_LEVEL, judge
 from testbed.finetune import RECORD_FOLDER, FinetuneResult
+from testbed.objectives import make_objective
 from testbed.output import missing_as_null
+from testbed.records import read_record
 
-__all__ = ["RECORD", "collect"]
+__all__ = ["PROBABILITIES", "RECORD", "by_probability", "collect"]
 
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "pretrained.json"
+PROBABILITIES = (0.0, 0.01, 0.1, 0.5, 0.8, 0.9, 1.0)
+"""Bounds of the ranges of old probability; a token on a bound belongs to the range above it."""
 SHARES = (
     "stopped",
     "clip/fraction",
@@ -68,6 +73,7 @@ def collect(
             },
             "statements": [_judged(statement, base) for statement in STATEMENTS],
             "shares": _shares(list(base.values())),
+            "by_probability": by_probability([folder_of(folder, "grpo", seed) / RECORD_FOLDER for seed in base]),
             "likely": {str(seed): _likely(run) for seed, run in base.items()},
             "order": _order(runs),
         }
@@ -135,6 +141,43 @@ def _shares(runs: Sequence[Replay]) -> dict[str, dict[str, float | None]]:
             if column in tables[0]
         }
         for name in OBJECTIVES
+    }
+
+
+def by_probability(records: Sequence[Path]) -> dict[str, dict[str, list[float | None]]]:
+    """Of the tokens in a range of old probability, the share that each objective stops, over all later updates.
+
+    Args:
+        records: folders; the first update of a rollout, whose ratios are 1, is left out.
+
+    Returns:
+        Objective to `stopped`: of the tokens with an advantage other than 0, those without a gradient, by
+        `PROBABILITIES`; and `tokens`, the share of all such tokens that the range holds. None where it holds none.
+    """
+    edges = torch.tensor(PROBABILITIES, dtype=torch.float64)
+    ranges = len(PROBABILITIES) - 1
+    counted = torch.zeros(ranges, dtype=torch.float64)
+    stopped = {name: torch.zeros(ranges, dtype=torch.float64) for name in OBJECTIVES}
+    for record in records:
+        for update in read_record(record).updates():
+            if update.update == 0:
+                continue
+            batch = update.batch()
+            pushed = batch.mask & (batch.advantages != 0)
+            place = torch.bucketize(batch.old_log_probs.double().exp(), edges[1:-1], right=True)
+            counted += torch.bincount(place[pushed], minlength=ranges)
+            for name, written in OBJECTIVES.items():
+                objective, leaf = make_objective(written), batch.log_probs.detach().clone().requires_grad_()
+                loss = objective.token_loss(batch.with_current(leaf, batch.entropies)).sum()
+                (slope,) = torch.autograd.grad(loss, leaf)
+                stopped[name] += torch.bincount(place[pushed & (slope == 0)], minlength=ranges)
+    shares = (counted / counted.sum()).tolist()
+    return {
+        name: {
+            "stopped": [float(part / all_) if all_ else None for part, all_ in zip(parts, counted, strict=True)],
+            "tokens": shares,
+        }
+        for name, parts in stopped.items()
     }
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.real_model.collect import PROBABILITIES
 from analysis.report.formatting import number
 
 __all__ = ["pretrained_page"]
 
+PROFILE = Path(__file__).resolve().parents[2] / "envs" / "profiles" / "smollm2_gsm8k.json"
+
 
 def pretrained_page(found: Mapping[str, Any]) -> str:
     """The page of what `analysis.real_model.collect` wrote."""
-    parts = [_opening(found), _success(found), _statements(found), _shares(found), _curves(found), _limits(found)]
+    parts = [_opening(found), _success(found), _statements(found), _shares(found), _stopped(found), _curves(found)]
+    parts += [_profile(), _limits(found)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -75,7 +82,8 @@ def _success(found: Mapping[str, Any]) -> str:
     lines += [
         "",
         "Minutes of training and last evaluation, on two cores that several other processes shared; a first evaluation",
-        "and the first start of the model come on top.",
+        "and the first start of the model come on top. Peak is the most memory the process ever held; one process made",
+        "several of these runs, and what the first had freed counts for the next. A run by itself: 3.4 GB.",
     ]
     return "\n".join(lines)
 
@@ -141,6 +149,43 @@ def _shares(found: Mapping[str, Any]) -> str:
         cells = ["" if row.get(column) is None else number(row[column]) for column in columns]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _stopped(found: Mapping[str, Any]) -> str:
+    if not found["by_probability"]:
+        return ""
+    ranges = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(PROBABILITIES)]
+    lines = [
+        "### Who is stopped, by old probability",
+        "",
+        "Of the tokens with an advantage other than 0 in a range of old probability, those whose gradient is zero.",
+        "",
+        f"| objective | {' | '.join(ranges)} |",
+        f"|---{'|---' * len(ranges)}|",
+    ]
+    shares = next(iter(found["by_probability"].values()))["tokens"]
+    lines.append(f"| share of these tokens | {' | '.join(f'{share:.1%}' for share in shares)} |")
+    for name, row in found["by_probability"].items():
+        cells = ["" if share is None else f"{share:.1%}" for share in row["stopped"]]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _profile() -> str:
+    """What the profile of the repository says."""
+    told = json.loads(PROFILE.read_text(encoding="utf-8"))
+    probability, entropy = told["probability"], told["entropy"]
+    shares = ", ".join(f"{share:.1%} above {level}" for level, share in probability["shares_above"].items())
+    facts, likely, uncertain = told["facts"], probability["quantiles"], entropy["quantiles"]
+    return f"""## What its tokens look like on GSM8K
+
+{told["positions"]:,} tokens of {facts["problems"]} answers at temperature {facts["temperature"]:g}, before any training
+([envs/profiles](../envs/profiles/README.md)): the drawn token has probability {probability["mean"]:.2f} on average and
+{likely["0.5"]:.2f} in the middle; {shares}. The entropy is
+{entropy["mean"]:.2f} nats on average, {uncertain["0.1"]:.2f} and {uncertain["0.9"]:.2f} at the tenth and the ninetieth
+percentile. Beyond the 64 likeliest tokens lies {told["tail"]["mean"]:.1%} of the probability.
+
+![probability and entropy of tokens, entropy by position](pretrained_profile.svg)"""
 
 
 def _curves(found: Mapping[str, Any]) -> str:

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from analysis.real_model.collect import _judged, _likely
+from analysis.real_model.collect import PROBABILITIES, _judged, _likely, by_probability
 from analysis.real_model.page import pretrained_page
 from analysis.real_model.statements import OBJECTIVES, STATEMENTS
 from analysis.replay.walk import Replay, replay
 from testbed.batch import TokenBatch
 from testbed.records import RecordWriter
 
-# One rollout with two updates. In the second, tokens with old probabilities ½, 0.95 and 0.1 have ratios 1.5, 1 and 4.
-OLD = torch.tensor([[0.5, 0.95, 0.1]], dtype=torch.float64).log()
+# One rollout with two updates. In the second, tokens with old probabilities 0.6, 0.95 and 0.2 have ratios 1.5, 1 and 4.
+OLD = torch.tensor([[0.6, 0.95, 0.2]], dtype=torch.float64).log()
 RATIOS = torch.tensor([[1.5, 1.0, 4.0]], dtype=torch.float64)
 OLD_ENTROPIES = torch.tensor([[1.0, 0.2, 2.0]], dtype=torch.float64)
 ENTROPIES = torch.tensor([[1.01, 0.1, 2.02]], dtype=torch.float64)
@@ -46,7 +46,7 @@ def value(done: Replay, number: str) -> float:
 
 def test_values_by_hand(done: Replay) -> None:
     # GRPO's upper bound is 1.2 and A > 0: two of three tokens are clipped. DCPO's is wider the less likely a token was:
-    # (1 + √(1 + 4·0.28/q))/2 = 1.4 at ½ and 2.25 at 0.1, so that it clips the same two.
+    # (1 + √(1 + 4·0.28/q))/2 = 1.35 at 0.6 and 1.78 at 0.2, so that it clips the same two.
     assert value(done, "D5") == pytest.approx(2 / 3 - 5 * 2 / 3)
     # Of three tokens one was likelier than 0.9.
     assert value(done, "D9") == pytest.approx(1 / 3)
@@ -54,9 +54,21 @@ def test_values_by_hand(done: Replay) -> None:
     assert value(done, "E2") == pytest.approx(1 / 3 - 10 * 2 / 3)
     # Masked entropy 0.2, kept (1 + 2)/2.
     assert value(done, "E3") == pytest.approx(0.2 - 0.9 * 1.5, rel=1e-6)
-    # Outside GRPO's interval lie ½ and 0.1, inside 0.95; entropies 1 and 2, inside 0.2.
-    assert value(done, "C7") == pytest.approx(0.3 - 0.5 * 0.95, rel=1e-6)
+    # Outside GRPO's interval lie 0.6 and 0.2, inside 0.95; entropies 1 and 2, inside 0.2.
+    assert value(done, "C7") == pytest.approx(0.4 - 0.5 * 0.95, rel=1e-6)
     assert value(done, "B5") == pytest.approx(1.5 - 1.1 * 0.2, rel=1e-6)
+
+
+def test_stopped_tokens_by_old_probability_by_hand(done: Replay) -> None:
+    # Old probabilities 0.6, 0.95 and 0.2, each in a range of its own.
+    found = by_probability([done.record.path])
+    assert PROBABILITIES == (0.0, 0.01, 0.1, 0.5, 0.8, 0.9, 1.0)
+    assert found["grpo"]["tokens"] == pytest.approx([0, 0, 1 / 3, 1 / 3, 0, 1 / 3])
+    # Ratios 4, 1.5 and 1, A > 0: the first two are beyond 1.2. CE-GPPO leaves a gradient everywhere; ERC's band masks
+    # the third as well.
+    assert found["grpo"]["stopped"] == [None, None, 1.0, 1.0, None, 0.0]
+    assert found["ce_gppo"]["stopped"] == [None, None, 0.0, 0.0, None, 0.0]
+    assert found["erc"]["stopped"] == [None, None, 1.0, 1.0, None, 1.0]
 
 
 def test_likely_tokens_are_counted_rollout_by_rollout(done: Replay) -> None:
@@ -100,6 +112,7 @@ def test_the_page_says_what_is_missing(done: Replay) -> None:
             "statements": [_judged(item, {0: done}) for item in STATEMENTS],
             "shares": {},
             "likely": {},
+            "by_probability": {},
             "order": [],
         }
     )
