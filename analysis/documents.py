@@ -16,6 +16,7 @@ from analysis.calibration import calibration_page
 from analysis.claims import claim_names, get_claim
 from analysis.diagnose.planted.measure import RECORD as DIAGNOSES
 from analysis.diagnose.planted.page import diagnose_page
+from analysis.diagnose.planted.trained import TRAINED_RECORD
 from analysis.docs_objectives import objectives_page
 from analysis.ledger import ledger_page
 from analysis.real_model.collect import RECORD as PRETRAINED
@@ -98,7 +99,8 @@ def replication() -> str:
 @document("docs/diagnose.md")
 def diagnoses() -> str:
     """How often the doctor is right, as last measured."""
-    return diagnose_page(json.loads(DIAGNOSES.read_text(encoding="utf-8")))
+    simulated, trained = (json.loads(path.read_text(encoding="utf-8")) for path in (DIAGNOSES, TRAINED_RECORD))
+    return diagnose_page(simulated, trained)
 
 
 @document("docs/conformance.md")

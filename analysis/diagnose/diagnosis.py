@@ -127,10 +127,9 @@ def diagnose_log(log: Log) -> Diagnosis:
             made.silent.append(NotLogged(name, names, _setting(log, names)))
             continue
         found += [(item, finding) for finding in item.check(case)]
-    explained = {name for _, finding in found for name in finding.explains if finding.id != name}
     for item, finding in found:
-        blamed = next((cause for _, cause in found if finding.id in cause.explains), None)
-        if finding.id in explained and blamed is not None and _not_worse(finding, blamed):
+        blamed = next((cause for _, cause in found if _consequence(finding, cause)), None)
+        if blamed is not None and _not_worse(finding, blamed):
             blamed.extra.setdefault("consequences", []).append(finding.id)
             continue
         finding.extra["rank"] = item.rank
@@ -138,6 +137,14 @@ def diagnose_log(log: Log) -> Diagnosis:
         made.findings.append(finding)
     made.findings.sort(key=lambda item: (-LEVELS.index(item.level), item.extra.pop("rank"), item.id))
     return made
+
+
+def _consequence(finding: Finding, cause: Finding) -> bool:
+    """Whether one finding is explained by another, which then began no later."""
+    if finding is cause or finding.id not in cause.explains:
+        return False
+    began = cause.onset.low if cause.onset is not None else cause.since
+    return finding.since is None or began is None or finding.since >= began
 
 
 def _not_worse(finding: Finding, cause: Finding) -> bool:

@@ -16,8 +16,8 @@ from analysis.statistics import proportion_interval
 __all__ = ["diagnose_page"]
 
 
-def diagnose_page(record: Mapping[str, Any]) -> str:
-    """The page from the record of `analysis.diagnose.planted.measure`."""
+def diagnose_page(record: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]) -> str:
+    """The page from the records of `analysis.diagnose.planted.measure` and `analysis.diagnose.planted.trained`."""
     return "\n".join(
         [
             "# The doctor",
@@ -35,6 +35,7 @@ def diagnose_page(record: Mapping[str, Any]) -> str:
             "with most groups solved; a finding about it counts as a false alarm here.",
             "",
             *_causes(record),
+            *_trained(trained),
             *_healthy(record),
             *_onsets(record),
             *_change_points(record),
@@ -95,6 +96,42 @@ def _causes(record: Mapping[str, Any]) -> list[str]:
         "",
         f"Of {len(record['causes'])} causes {complete} were named in every run. Intervals are 95 %, as if runs were",
         "independent; runs of one cause share their settings.",
+        "",
+    ]
+
+
+def _trained(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "## Language models with one setting broken",
+        "",
+        "Runs of `testbed finetune cpu-smoke` with one setting changed, their own log and configuration read as they",
+        "are (docs/diagnose_trained.json, `python -m analysis.diagnose.planted.trained`). Changes were chosen on seed",
+        "901.",
+        "",
+        "| run | rule | first finding is the cause | without the configuration | first findings |",
+        "|---|---|---|---|---|",
+    ]
+    broken: list[bool] = []
+    for name in dict.fromkeys(run["cause"] for run in runs):
+        same = [run for run in runs if run["cause"] == name]
+        expected = same[0]["expected"]
+        firsts = [run["first"] or "nothing" for run in same]
+        said = ", ".join(f"{word} ({firsts.count(word)})" for word in sorted(set(firsts)))
+        if not expected:
+            problems = sum(run["worst"] == "problem" for run in same)
+            lines.append(f"| {name} | none | {problems} of {len(same)} called a problem | | {said} |")
+            continue
+        named = [run["first"] == expected for run in same]
+        alone = [run["first_without_configuration"] == expected for run in same]
+        broken += named
+        row = f"| {name} | `{expected}` | {sum(named)} of {len(named)} | {sum(alone)} of {len(alone)} |"
+        lines.append(f"{row} {said} |")
+    return [
+        *lines,
+        f"| **all broken ones** | | {_share(broken)} | | |",
+        "",
+        "A step that wrecks the model within two rollouts leaves no row from before, and what is seen is its ruins:",
+        "responses without an end, or a reward that is always the same. So does a model that never ended a response.",
         "",
     ]
 

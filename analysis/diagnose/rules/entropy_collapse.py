@@ -47,6 +47,8 @@ def _check(case: Case) -> Iterator[Finding]:
         onset=window.change,
         since=window.began(found),
         needs=needs,
+        # A policy left with one response repeats it in all of a group, and never ends it if it has no end.
+        explains=("truncation", "no-signal"),
         extra=extra | {"cause": said},
     )
 

@@ -31,6 +31,8 @@ def _check(case: Case) -> Iterator[Finding]:
         onset=window.change,
         since=window.began(found),
         needs=needs,
+        # A policy that draws at random neither ends its responses nor solves anything, nor stays near the old one.
+        explains=("truncation", "length-growth", "no-signal", "divergence-spike"),
         extra={"cause": said},
     )
 

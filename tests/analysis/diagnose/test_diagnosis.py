@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from analysis.diagnose import LEVELS, diagnose
@@ -84,3 +85,32 @@ def test_fail_on_sets_the_exit_code(trainer_state, level, code):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert json.loads(done.stdout)["findings"][0]["id"] == "truncation"
+
+
+@pytest.mark.parametrize(
+    ("cut_from", "expected"),
+    [
+        # Entropy rises from step 15 on: responses that lose their end after that are its consequence, earlier ones not.
+        (30, ["entropy-explosion"]),
+        (5, ["truncation", "entropy-explosion"]),
+    ],
+)
+def test_a_consequence_does_not_begin_before_its_cause(tmp_path, cut_from, expected):
+    steps = np.arange(60)
+    entropy = 0.5 + 0.1 * np.maximum(steps - 15, 0) + 0.01 * np.random.default_rng(0).normal(size=60)
+    rows = [
+        {
+            "step": int(step),
+            "entropy": float(entropy[step]),
+            "completions/clipped_ratio": float(step >= cut_from),
+            "completions/mean_length": 9.0,
+            "reward": 0.5,
+        }
+        for step in steps
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = {item.id: item for item in diagnose(path).findings}
+    assert [name for name in found if name in {"truncation", "entropy-explosion"}] == expected
+    if cut_from == 30:
+        assert found["entropy-explosion"].extra["consequences"] == ["truncation"]

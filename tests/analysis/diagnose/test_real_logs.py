@@ -30,8 +30,10 @@ def lines(tmp_path, rows):
 
 def test_a_run_of_trl_with_one_update_per_rollout():
     named = found(REAL / "trl_one_update.json")
-    # It learns to write digits only, never to stop: all responses are cut off, entropy is spent, groups are equal.
-    assert set(named) == {"truncation", "entropy-collapse", "no-signal", "clipping-cannot-act"}
+    # It learns to write digits only, never to stop: all responses are cut off from the start, entropy is spent, and
+    # groups are equal since.
+    assert set(named) == {"truncation", "entropy-collapse", "clipping-cannot-act"}
+    assert named["entropy-collapse"].extra["consequences"] == ["no-signal"]
     assert named["clipping-cannot-act"].level == "note"
     assert 5 <= named["entropy-collapse"].since <= 12
 
