@@ -16,7 +16,7 @@ from torch import Tensor
 
 from testbed.errors import BatchError
 
-__all__ = ["distinct_prompts", "generate"]
+__all__ = ["distinct_prompts", "generate", "is_noisy"]
 
 PUT_AWAY = 0.75
 """Answers that ended leave the cache when at most this part of it is still being written; leaving copies the rest."""
@@ -51,6 +51,13 @@ def distinct_prompts(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(len(ids), device=ids.device)
     first = rows.new_full((len(different),), len(ids)).scatter_reduce(0, which, rows, "amin")
     return first, which
+
+
+def is_noisy(model: Any) -> bool:
+    """Whether a model draws random numbers while it is trained, other ones for each row of a batch."""
+    shares = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    shares += [getattr(model.config, name, None) or 0.0 for name in ("attention_dropout", "router_jitter_noise")]
+    return any(shares)
 
 
 def generate(
@@ -108,7 +115,14 @@ def _plan(model: Any, generation_config: Any, given: Mapping[str, Any]) -> _Plan
     settings, rest = model._prepare_generation_config(generation_config, **other)
     rest = [name for name, value in rest.items() if value is not None]
     cache = _cache(model)
-    if rest or ids is None or mask is None or cache is None or _is_spread(model) or _is_noisy(model):
+    if (
+        rest
+        or ids is None
+        or mask is None
+        or cache is None
+        or _is_spread(model)
+        or (model.training and is_noisy(model))
+    ):
         return None
     defaults = type(settings)().to_dict() | settings._get_default_generation_params()
     asked = {
@@ -165,15 +179,6 @@ def _is_spread(model: Any) -> bool:
     head = model.get_output_embeddings().weight
     places = set((getattr(model, "hf_device_map", None) or {}).values())
     return hasattr(head, "full_tensor") or hasattr(head, "ds_id") or len(places) > 1
-
-
-def _is_noisy(model: Any) -> bool:
-    """Whether a forward pass draws random numbers, one set for each row of a batch."""
-    if not model.training:
-        return False
-    shares = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    shares += [getattr(model.config, name, None) or 0.0 for name in ("attention_dropout", "router_jitter_noise")]
-    return any(shares)
 
 
 def _arguments(model: Any) -> Mapping[str, Any]:

@@ -179,6 +179,30 @@ def test_scores_and_gradients_are_those_of_the_plain_batch(name: str, rows: list
         )
 
 
+@pytest.mark.parametrize(("width", "length"), [(48, 4), (16, 16), (8, 32)])
+def test_what_is_kept_for_the_gradient_is_less(width: int, length: int) -> None:
+    kept = []
+    for asked in (False, True):
+        model = load_causal_lm("qwen2-0.1m").model
+        use_own_head(model, 1.0, Kappas(), SharedPrefixes(model, asked))
+        ids = torch.randint(3, 250, (16, width + length), generator=torch.Generator().manual_seed(0))
+        ids[:, :width] = ids[:1, :width]
+        labels = ids.clone()
+        labels[:, :width] = -100
+        pieces: dict[int, int] = {}
+
+        def note(value: Tensor, pieces: dict[int, int] = pieces) -> Tensor:
+            storage = value.untyped_storage()
+            pieces[storage.data_ptr()] = storage.nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+            output = model(input_ids=ids, attention_mask=ids * 0 + 1, labels=labels, fused_lm_head=True)
+        assert output.log_probs.requires_grad
+        kept.append(sum(pieces.values()))
+    assert kept[1] < kept[0]
+
+
 @pytest.mark.parametrize("name", ["qwen3-moe", "mixtral"])
 def test_the_load_of_experts_counts_a_prompt_once_per_response(name: str) -> None:
     results = []

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.generation import distinct_prompts, generate
+from models.generation import distinct_prompts, generate, is_noisy
 from testbed.errors import ConfigError
 
 __all__ = [
@@ -34,7 +34,7 @@ ATTENTION = "sdpa_shared_prefixes"
 """The name under which transformers finds the attention of packed prompts; of others it is `sdpa`."""
 
 SAVES_ENOUGH = 0.9
-"""Where nobody decided, prompts are shared if at most this part of the tokens is left. Measured: packing costs less."""
+"""Where nobody decided, prompts are shared if at most this part of the tokens is left: packing costs something too."""
 
 _POSITIONAL_LAYERS = ("full_attention", "sliding_attention")
 # What some models give their attention beyond queries, keys and values, and what is not done here.
@@ -348,9 +348,7 @@ def _obstacle(model: Any) -> str:
     other = sorted(set(getattr(config, "layer_types", None) or ()) - set(_POSITIONAL_LAYERS))
     if other:
         return f"{name} has layers of {other[0]}; packed prompts need full or sliding attention"
-    noise = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    noise += [getattr(config, name, None) or 0.0 for name in ("attention_dropout", "router_jitter_noise")]
-    if any(noise):
+    if is_noisy(model):
         return f"{name} has dropout, which is drawn for each response (disable_dropout=True switches it off)"
     return _difference(model)
 
