@@ -275,9 +275,9 @@ def test_greedy_takes_the_most_probable_token_by_a_plain_loop() -> None:
 def test_end_token_ends_a_completion() -> None:
     tokenizer = load_tokenizer("character")
     seven, end, pad, never = tokenizer("7").input_ids[0], 2, 0, StopStrings(tokenizer, [])
-    assert causal_lm._read([seven, end, pad, pad], [end], never, tokenizer) == ("7", 2, True)
-    assert causal_lm._read([seven, seven], [end], never, tokenizer) == ("77", 2, False)
-    assert causal_lm._read([end, pad], [end], never, tokenizer) == ("", 1, True)
+    assert causal_lm._read([seven, end, pad, pad], [end], never, tokenizer) == ("7", 2, True, (seven, end))
+    assert causal_lm._read([seven, seven], [end], never, tokenizer) == ("77", 2, False, (seven, seven))
+    assert causal_lm._read([end, pad], [end], never, tokenizer) == ("", 1, True, (end,))
 
 
 def test_rejects_settings_of_completions() -> None:
