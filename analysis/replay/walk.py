@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,11 @@ __all__ = ["Replay", "replay", "replayable"]
 
 _TOGETHER = 1 << 18
 """Padded tokens that are evaluated at once: some hundred thousand keep the overhead of small operations small."""
+_OF_HEAVIEST = [
+    "objective", "step", "update", "replica", "prompt", "response", "position", "weight", "probability", "entropy",
+    "advantage", "ratio",
+]  # fmt: skip
+_ROWS_AT_FIRST = 512
 _LARGEST = 20
 """Tokens with the largest weights that are kept for each objective."""
 
@@ -153,8 +159,8 @@ def replay(
             record.require(*item.needs, reason=f"{item.label()} reads {'it' if len(item.needs) == 1 else 'them'}")
     given = record.updates() if advantage is None else Reestimated(advantage).updates(record.updates())
     tallies = Tallies(record.rollouts())
-    tables: list[pd.DataFrame] = []
-    largest: dict[str, list[pd.DataFrame]] = {item.label(): [] for item in chosen}
+    tables = {item.label(): _Rows() for item in chosen}
+    largest: dict[str, list[dict[str, Any]]] = {item.label(): [] for item in chosen}
     rollouts: list[dict[str, float | bool]] = []
     for updates in _chunks(given):
         rollouts += [_rollout(update) for update in updates]
@@ -175,18 +181,58 @@ def replay(
             except TestbedError as error:
                 raise StorageError(f"{item.label()} cannot be evaluated on {record.path}: {error}") from error
             columns = {name: _column(value, len(updates)) for name, value in {**found, **own}.items()}
-            tables.append(pd.DataFrame({"objective": item.label(), **places, **columns}))
-            largest[item.label()].append(_heaviest(item.label(), of_loss, tokens.probabilities, updates))
+            label = item.label()
+            tables[label].add({**places, **columns}, len(updates))
+            heaviest = [*largest[label], *_heaviest(label, of_loss, tokens.probabilities, updates)]
+            largest[label] = sorted(heaviest, key=lambda row: -row["weight"])[:_LARGEST]
     return Replay(
         record,
-        pd.concat(tables, ignore_index=True).sort_values(["objective", "step", "update", "replica"], kind="stable"),
-        _kept(largest),
+        _table(tables),
+        pd.DataFrame([row for rows in largest.values() for row in rows], columns=_OF_HEAVIEST),
         _changes(pd.DataFrame(rollouts)),
         tallies.mismatch(),
         tallies.lengths(),
         tallies.densities,
         skipped,
     )
+
+
+class _Rows:
+    """Rows of numbers in columns that grow by doubling.
+
+    Small arrays that stay, made between large ones that go, would leave holes in the process's memory of which each is
+    too small for the next large one: memory would grow with the record.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, np.ndarray] = {}
+        self._count, self._room = 0, _ROWS_AT_FIRST
+
+    def add(self, columns: Mapping[str, Any], count: int) -> None:
+        """Add so many rows; a column that was not there before, or is not now, is missing in the others."""
+        while self._count + count > self._room:
+            self._room *= 2
+            self._columns = {name: self._grown(values) for name, values in self._columns.items()}
+        for name, values in columns.items():
+            if name not in self._columns:
+                self._columns[name] = np.full(self._room, np.nan)
+            self._columns[name][self._count : self._count + count] = values
+        self._count += count
+
+    def frame(self) -> pd.DataFrame:
+        """All rows."""
+        return pd.DataFrame({name: values[: self._count] for name, values in self._columns.items()})
+
+    def _grown(self, values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, np.full(self._room - len(values), np.nan)])
+
+
+def _table(rows: Mapping[str, _Rows]) -> pd.DataFrame:
+    frames = [own.frame().assign(objective=label) for label, own in rows.items()]
+    whole = pd.concat(frames, ignore_index=True)
+    whole = whole.astype(dict.fromkeys(("step", "update", "replica", "tokens"), np.int64))
+    whole.insert(0, "objective", whole.pop("objective"))
+    return whole.sort_values(["objective", "step", "update", "replica"], kind="stable")
 
 
 def _column(value: Tensor, count: int) -> np.ndarray:
@@ -238,7 +284,9 @@ def _changes(rollouts: pd.DataFrame) -> pd.DataFrame:
     return rollouts.assign(**{"entropy/change": following - rollouts["entropy/sampled"]})
 
 
-def _heaviest(label: str, weights: Tensor, probabilities: Tensor, updates: Sequence[RecordedUpdate]) -> pd.DataFrame:
+def _heaviest(
+    label: str, weights: Tensor, probabilities: Tensor, updates: Sequence[RecordedUpdate]
+) -> list[dict[str, Any]]:
     """The tokens of a chunk with the largest |∂L/∂log p|, in units of their update's mean."""
     mean = weights.abs().sum((-2, -1)) / torch.tensor([max(update.tokens, 1) for update in updates])
     relative = weights.abs() / mean.clamp(min=torch.finfo(weights.dtype).tiny)[:, None, None]
@@ -268,14 +316,4 @@ def _heaviest(label: str, weights: Tensor, probabilities: Tensor, updates: Seque
                 "ratio": float(np.exp(update.numbers["log_probs"][place] - update.numbers["old_log_probs"][place])),
             }
         )
-    return pd.DataFrame(rows)
-
-
-def _kept(largest: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    """Of every chunk's heaviest tokens, the heaviest of all."""
-    kept = []
-    for frames in largest.values():
-        found = [frame for frame in frames if not frame.empty]
-        if found:
-            kept.append(pd.concat(found).nlargest(_LARGEST, "weight"))
-    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["objective", "step", "weight"])
+    return rows
