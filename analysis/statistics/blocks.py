@@ -28,8 +28,8 @@ def block_length(values: ArrayLike) -> int:
 
     >>> block_length([1.0, -1.0] * 20)
     1
-    >>> block_length(np.sin(np.arange(100) / 5))  # ρ = 0.98
-    62
+    >>> block_length(np.sin(np.arange(100) / 5))  # ρ = 0.967: (30.14)^(2/3) · 100^(1/3) = 44.9
+    45
     """
     numbers = seed_values(values, minimum=1)
     count = len(numbers)

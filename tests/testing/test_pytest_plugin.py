@@ -34,7 +34,7 @@ def run(pytester):
 
     def run(test, *options):
         pytester.makepyfile(LOSSES + test)
-        return pytester.runpytest_inprocess("-p", "testbed.testing.pytest_plugin", "--strict-markers", *options)
+        return pytester.runpytest_inprocess("--strict-markers", *options)
 
     return run
 
