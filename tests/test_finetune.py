@@ -395,6 +395,7 @@ def test_products_are_as_exact_as_the_run_asks_and_only_during_it(
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_answer_is_graded_with_its_prefix(tmp_path: Path) -> None:
+    needs("trl")
     settings = load_settings(written(tmp_path, answer_prefix="\\boxed{"))
     run = finetune._Run(settings, tmp_path, print, None)
     assert run.reward(["22}", "22", "23} or so"], ["22", "22", "23"]) == [1.0, 0.0, 1.0]
